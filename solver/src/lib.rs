@@ -1,0 +1,4 @@
+//! From a syntax tree to results.
+
+pub mod event;
+pub mod op;
