@@ -1,7 +1,7 @@
 //! The syntax tree of a Dockerfile. Words are kept as written: expansion needs values that only a build knows.
 
-use crate::span::{Span, Spanned};
 use crate::heredoc::Heredoc;
+use crate::span::{Span, Spanned};
 
 /// A word of the Dockerfile before expansion, quotes and escapes included.
 pub type Word = Spanned<String>;
@@ -161,7 +161,7 @@ pub struct Onbuild {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
-    /// The text after the flags. For here-documents see `heredocs` and [`Run::script`](crate::instruction).
+    /// The text after the flags. For here-documents see `heredocs` and [`Run::form`].
     pub command: CommandLine,
     /// Bodies in the order of their markers; empty for an ordinary RUN.
     pub heredocs: Vec<Heredoc>,

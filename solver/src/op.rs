@@ -147,3 +147,10 @@ pub struct Mkfile {
     pub data: String,
     pub mode: u32,
 }
+
+impl Selection {
+    /// A file, or a directory with all below it.
+    pub fn tree(path: &str) -> Self {
+        Selection { path: path.to_owned(), wildcard: false, exclude: Vec::new(), parents: None }
+    }
+}

@@ -1,0 +1,77 @@
+//! What vertices give: stacks of layers, and directories of the client.
+
+use crate::source::local::LocalSource;
+use cache::LayerId;
+use oci::{Descriptor, DiffId, Reference};
+use solver::key::ContentId;
+use std::sync::Arc;
+
+/// The result of an op.
+#[derive(Clone)]
+pub enum Value {
+    Files(Arc<Stack>),
+    Local(Arc<LocalSource>),
+}
+
+/// A file system: layers, bottom first. The empty stack is `scratch`.
+#[derive(Clone, Debug)]
+pub struct Stack {
+    layers: Vec<Layer>,
+    content: ContentId,
+}
+
+/// One layer of a stack.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    pub id: LayerId,
+    /// Identifies the layer's own content.
+    pub content: [u8; 32],
+    /// Where the layer comes from, if it is an image's: then its directory need not exist yet.
+    pub origin: Option<Arc<LayerOrigin>>,
+}
+
+/// A layer as its image describes it.
+#[derive(Debug)]
+pub struct LayerOrigin {
+    pub reference: Reference,
+    pub descriptor: Descriptor,
+    pub diff_id: DiffId,
+}
+
+impl Default for Stack {
+    fn default() -> Self {
+        Stack { layers: Vec::new(), content: ContentId(*blake3::hash(b"rbuild scratch").as_bytes()) }
+    }
+}
+
+impl Stack {
+    /// The stack with one more layer on top.
+    #[must_use]
+    pub fn with(&self, layer: Layer) -> Stack {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.content.0);
+        hasher.update(&layer.content);
+        let mut layers = self.layers.clone();
+        layers.push(layer);
+        Stack { layers, content: ContentId(*hasher.finalize().as_bytes()) }
+    }
+
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    pub fn ids(&self) -> Vec<LayerId> {
+        self.layers.iter().map(|layer| layer.id.clone()).collect()
+    }
+
+    /// Equal for stacks of equal content, wherever their layers came from.
+    pub fn content(&self) -> ContentId {
+        self.content
+    }
+}
+
+impl FromIterator<Layer> for Stack {
+    fn from_iter<I: IntoIterator<Item = Layer>>(layers: I) -> Self {
+        layers.into_iter().fold(Stack::default(), |stack, layer| stack.with(layer))
+    }
+}

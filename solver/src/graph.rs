@@ -1,0 +1,139 @@
+//! The op graph. Vertices are ops; edges lead from an input to the vertex that takes it. Adding an op with the same inputs
+//! again gives the vertex that is already there, so that equal steps of several stages exist, and run, once.
+
+use crate::event::VertexDigest;
+use crate::op::Op;
+use parser::span::Span;
+use petgraph::Direction;
+use petgraph::stable_graph::{NodeIndex, StableDiGraph};
+use petgraph::visit::{Dfs, EdgeRef, Reversed};
+use std::collections::{HashMap, HashSet};
+
+/// A vertex of one graph. Never part of a key: indices depend on the order in which a graph was built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VertexId(NodeIndex);
+
+/// Hash of an op and its inputs' definition keys: equal definitions are one vertex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DefinitionKey(pub [u8; 32]);
+
+#[derive(Clone, Debug)]
+pub struct Vertex {
+    pub op: Op,
+    pub definition: DefinitionKey,
+    /// What progress shows.
+    pub name: String,
+    /// The instruction that it comes from.
+    pub span: Option<Span>,
+}
+
+impl Vertex {
+    /// Identifies the vertex in events.
+    pub fn digest(&self) -> VertexDigest {
+        format!("blake3:{}", hex::encode(self.definition.0))
+    }
+}
+
+#[derive(Default)]
+pub struct Graph {
+    /// The weight of an edge is the position of the input.
+    vertices: StableDiGraph<Vertex, usize>,
+    by_definition: HashMap<DefinitionKey, VertexId>,
+}
+
+impl Graph {
+    pub fn add(&mut self, op: Op, inputs: &[VertexId], name: impl Into<String>, span: Option<Span>) -> VertexId {
+        let definition = self.definition(&op, inputs);
+        if let Some(&existing) = self.by_definition.get(&definition) {
+            return existing;
+        }
+        let id = VertexId(self.vertices.add_node(Vertex { op, definition, name: name.into(), span }));
+        for (position, input) in inputs.iter().enumerate() {
+            self.vertices.add_edge(input.0, id.0, position);
+        }
+        self.by_definition.insert(definition, id);
+        id
+    }
+
+    fn definition(&self, op: &Op, inputs: &[VertexId]) -> DefinitionKey {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&encode(op));
+        for input in inputs {
+            hasher.update(&self[*input].definition.0);
+        }
+        DefinitionKey(*hasher.finalize().as_bytes())
+    }
+
+    /// The vertices that `id` takes, in the op's order.
+    pub fn inputs(&self, id: VertexId) -> Vec<VertexId> {
+        let mut edges: Vec<_> = self
+            .vertices
+            .edges_directed(id.0, Direction::Incoming)
+            .map(|edge| (*edge.weight(), VertexId(edge.source())))
+            .collect();
+        edges.sort_unstable();
+        edges.into_iter().map(|(_, input)| input).collect()
+    }
+
+    /// `targets` and all that they need, inputs before their users.
+    pub fn needed(&self, targets: &[VertexId]) -> Vec<VertexId> {
+        let mut needed = HashSet::new();
+        let reversed = Reversed(&self.vertices);
+        for target in targets {
+            let mut walk = Dfs::new(reversed, target.0);
+            while let Some(node) = walk.next(reversed) {
+                needed.insert(node);
+            }
+        }
+        // An input is always added before the vertex that takes it, so the order of addition is a topological one.
+        self.vertices.node_indices().filter(|node| needed.contains(node)).map(VertexId).collect()
+    }
+}
+
+impl std::ops::Index<VertexId> for Graph {
+    type Output = Vertex;
+
+    fn index(&self, id: VertexId) -> &Vertex {
+        &self.vertices[id.0]
+    }
+}
+
+/// The bytes by which an op enters a key.
+pub(crate) fn encode(op: &Op) -> Vec<u8> {
+    serde_json::to_vec(op).expect("an op has no map with keys other than strings")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::op::{File, FileAction, Mkdir, Source};
+
+    fn mkdir(path: &str) -> Op {
+        Op::File(File { actions: vec![FileAction::Mkdir(Mkdir { path: path.into(), owner: String::new() })] })
+    }
+
+    #[test]
+    fn equal_ops_with_equal_inputs_are_one_vertex() {
+        let mut graph = Graph::default();
+        let scratch = graph.add(Op::Source(Source::Scratch), &[], "scratch", None);
+        let a = graph.add(mkdir("/a"), &[scratch], "first name", None);
+        let again = graph.add(mkdir("/a"), &[scratch], "other name", None);
+        let b = graph.add(mkdir("/a"), &[a], "same op, other input", None);
+        assert_eq!(a, again);
+        assert_ne!(a, b);
+        assert_eq!(graph[a].name, "first name");
+    }
+
+    #[test]
+    fn needed_leaves_out_what_the_target_does_not_take() {
+        let mut graph = Graph::default();
+        let scratch = graph.add(Op::Source(Source::Scratch), &[], "scratch", None);
+        let used = graph.add(mkdir("/used"), &[scratch], "used", None);
+        let unused = graph.add(mkdir("/unused"), &[scratch], "unused", None);
+        let target = graph.add(Op::Merge, &[used, scratch, used], "target", None);
+        assert_eq!(graph.inputs(target), [used, scratch, used]);
+        let needed = graph.needed(&[target]);
+        assert_eq!(needed, [scratch, used, target]);
+        assert!(!needed.contains(&unused));
+    }
+}

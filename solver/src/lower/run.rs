@@ -1,0 +1,200 @@
+//! RUN: the command, its environment and its mounts.
+
+use super::stage::{Place, StageState, shell_or_exec};
+use super::stages::{Image, Origin};
+use super::{Lowering, Result, history, problem, unsupported};
+use crate::graph::VertexId;
+use crate::op::{CacheSharing, Exec, Input, Mount, MountKind, Network, Op};
+use parser::ast::{CommandLine, Run, RunNetwork, RunSecurity};
+use parser::instruction::run::RunForm;
+use parser::mount::{self, Sharing};
+use parser::span::Span;
+
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Where a here-document that is a script of its own is mounted (D5.24).
+const SCRIPT_DIRECTORY: &str = "/dev/pipes";
+
+impl Lowering<'_> {
+    pub(super) fn run(&mut self, run: &Run, state: &mut StageState, place: &Place) -> Result<()> {
+        let mut inputs = vec![state.files];
+        let mut mounts = Vec::new();
+        for word in &run.mounts {
+            let environment = state.environment.clone();
+            let expander = self.expander.clone();
+            let parsed = mount::Mount::parse(&word.value, &mut |text| {
+                expander.word(text, &environment).map(|expansion| expansion.text)
+            })
+            .map_err(|error| problem(error.to_string(), word.span))?;
+            mounts.push(self.mount(parsed, word.span, state, place, &mut inputs)?);
+        }
+        let command = match run.form() {
+            RunForm::Command(command) => command,
+            RunForm::Script { name, content } => {
+                let target = format!("{SCRIPT_DIRECTORY}/{name}");
+                let kind = MountKind::File { content, mode: 0o755 };
+                mounts.push(Mount { target: target.clone(), readonly: true, kind });
+                CommandLine::Shell(target)
+            }
+        };
+        mounts.sort_by(|a, b| a.target.cmp(&b.target));
+        if !run.devices.is_empty() {
+            return Err(unsupported("RUN --device", place.span));
+        }
+        let args = shell_or_exec(&command, &state.config);
+        let mut env = state.environment.to_list();
+        if state.environment.get("PATH").is_none() {
+            env.push(DEFAULT_PATH.to_owned());
+        }
+        let exec = Exec {
+            env,
+            cwd: absolute(&state.config.config.working_dir),
+            user: state.config.config.user.clone(),
+            hostname: self.options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME").cloned(),
+            network: self.network(run, place.span)?,
+            insecure: insecure(run, place.span)?,
+            platform: place.stage().platform.clone(),
+            mounts,
+            extra_hosts: self.options.extra_hosts.clone(),
+            args: args.clone(),
+        };
+        state.files = self.graph.add(Op::Exec(exec), &inputs, place.name.clone(), Some(place.span));
+        let created_by = format!("RUN {}{} # buildkit", declared_args(state), args.join(" "));
+        state.config.history.push(history::entry(created_by, false));
+        Ok(())
+    }
+
+    fn mount(
+        &mut self,
+        mount: mount::Mount,
+        span: Span,
+        state: &StageState,
+        place: &Place,
+        inputs: &mut Vec<VertexId>,
+    ) -> Result<Mount> {
+        let written_target = mount.target().unwrap_or_default().to_owned();
+        let target = parser::path::clean(&parser::path::workdir(&state.config.config.working_dir, &written_target));
+        if target == "/" {
+            return Err(problem(format!("invalid mount target {written_target:?}"), span));
+        }
+        let readonly = mount.is_readonly();
+        let kind = match mount {
+            mount::Mount::Bind(bind) => {
+                let from = match bind.from.as_deref().filter(|from| !from.is_empty()) {
+                    Some(from) => self.mount_origin(from, &target, span, place)?,
+                    None => self.context(),
+                };
+                let source = clean_absolute(bind.source.as_deref().unwrap_or("/"));
+                MountKind::Bind { from: input(inputs, from), source }
+            }
+            mount::Mount::Cache(cache) => {
+                let from = match cache.from.as_deref().filter(|from| !from.is_empty()) {
+                    Some(from) => {
+                        let origin = self.mount_origin(from, &target, span, place)?;
+                        Some(input(inputs, origin))
+                    }
+                    None => None,
+                };
+                let namespace = self.options.build_args.get("BUILDKIT_CACHE_MOUNT_NS").cloned().unwrap_or_default();
+                let id = match &cache.id {
+                    Some(id) if !id.is_empty() => id.clone(),
+                    _ => parser::path::clean(&written_target),
+                };
+                MountKind::Cache {
+                    id: format!("{namespace}/{id}"),
+                    sharing: match cache.sharing {
+                        Sharing::Shared => CacheSharing::Shared,
+                        Sharing::Private => CacheSharing::Private,
+                        Sharing::Locked => CacheSharing::Locked,
+                    },
+                    from,
+                    source: clean_absolute(cache.source.as_deref().unwrap_or("/")),
+                    mode: cache.mode.unwrap_or(0o755),
+                    uid: cache.uid.unwrap_or(0),
+                    gid: cache.gid.unwrap_or(0),
+                }
+            }
+            mount::Mount::Tmpfs(tmpfs) => MountKind::Tmpfs { size: tmpfs.size.unwrap_or(0) },
+            mount::Mount::Secret(_) => return Err(unsupported("RUN --mount=type=secret", span)),
+            mount::Mount::Ssh(_) => return Err(unsupported("RUN --mount=type=ssh", span)),
+        };
+        Ok(Mount { target, readonly, kind })
+    }
+
+    fn mount_origin(&mut self, from: &str, target: &str, span: Span, place: &Place) -> Result<VertexId> {
+        match place.stages.origin(from, false, &place.stage().platform, span)? {
+            Origin::Stage(index) if index >= place.index => {
+                let name = place.stages.display_name(index);
+                let message = format!(
+                    "cannot mount from stage {name:?} to {target:?}, stage needs to be defined before current command"
+                );
+                Err(problem(message, span))
+            }
+            Origin::Stage(index) => Ok(self.stage_files(place, index)),
+            Origin::Scratch => Ok(self.scratch()),
+            Origin::Image(image) => Ok(self.origin_image(&image, span)),
+        }
+    }
+
+    /// The files of an earlier stage.
+    pub(super) fn stage_files(&self, place: &Place, index: usize) -> VertexId {
+        place.states[index].as_ref().expect("a stage that another takes from is needed").files
+    }
+
+    pub(super) fn origin_image(&mut self, image: &Image, span: Span) -> VertexId {
+        let digest = self.images[&image.key()].digest;
+        self.image_files(image, format!("FROM {}@{digest}", image.reference), span)
+    }
+
+    /// D15.6: the step's own mode, else the build's. The host's network is an entitlement of its own.
+    fn network(&self, run: &Run, span: Span) -> Result<Network> {
+        match run.network {
+            Some(RunNetwork::None) => Ok(Network::None),
+            Some(RunNetwork::Host) if self.options.network != Network::Host => {
+                Err(problem("network.host is not allowed: give the build --network=host to allow it", span))
+            }
+            Some(RunNetwork::Host) => Ok(Network::Host),
+            Some(RunNetwork::Default) | None => Ok(self.options.network),
+        }
+    }
+}
+
+fn insecure(run: &Run, span: Span) -> Result<bool> {
+    match run.security {
+        Some(RunSecurity::Insecure) => Err(problem("security.insecure is not allowed", span)),
+        Some(RunSecurity::Sandbox) | None => Ok(false),
+    }
+}
+
+/// The position of `vertex` among `inputs`, added where it is new.
+pub(super) fn input(inputs: &mut Vec<VertexId>, vertex: VertexId) -> Input {
+    // Position 0 is the file system that the step changes: a step may also read it, as an input of its own.
+    match inputs.iter().skip(1).position(|known| *known == vertex) {
+        Some(position) => position + 1,
+        None => {
+            inputs.push(vertex);
+            inputs.len() - 1
+        }
+    }
+}
+
+/// `|2 A=1 B= `, or nothing where no ARG is declared (D16.7).
+fn declared_args(state: &StageState) -> String {
+    if state.declared_args.is_empty() {
+        return String::new();
+    }
+    let values = state.declared_args.iter().map(|name| {
+        let value = state.environment.get(name).unwrap_or_default();
+        format!("{name}={value} ")
+    });
+    format!("|{} {}", state.declared_args.len(), values.collect::<String>())
+}
+
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+}
+
+/// Cleaned below `/`, so that `..` stops there (X3.3).
+pub(super) fn clean_absolute(path: &str) -> String {
+    parser::path::clean(&format!("/{path}"))
+}

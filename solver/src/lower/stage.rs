@@ -1,0 +1,367 @@
+//! One stage: its state, and the instructions that change nothing but the image config.
+
+use super::environment::Environment;
+use super::stages::{Base, Stage, StageInstruction, Stages};
+use super::{Lowering, Result, expand, history, problem};
+use crate::graph::VertexId;
+use crate::op::{File, FileAction, Mkdir, Op};
+use oci::image::{Empty, Healthcheck, ImageConfig};
+use parser::ast::{ArgDeclaration, CommandLine, InstructionKind, Word};
+use parser::span::Span;
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Build args that never reach a process (D13.10).
+const SILENT_ARGS: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+
+/// A stage so far. A stage that is based on another starts with a copy of its state (D12.24, D12.25).
+#[derive(Clone)]
+pub(super) struct StageState {
+    pub files: VertexId,
+    pub config: ImageConfig,
+    /// What expansion and RUN see: the config's Env, and ARGs that have a value (D13.7).
+    pub environment: Environment,
+    /// Names declared by ARG, in order of their first declaration, for the history of RUN (D16.7).
+    pub declared_args: Vec<String>,
+    /// CMD appeared in this very stage (D15.13).
+    pub has_cmd: bool,
+    pub base_history: usize,
+}
+
+/// Where an instruction stands: what its vertex is called and which lines an error shows.
+pub(super) struct Place<'a> {
+    pub stages: &'a Stages,
+    pub index: usize,
+    /// The states of earlier stages.
+    pub states: &'a [Option<StageState>],
+    pub span: Span,
+    pub name: String,
+}
+
+impl Place<'_> {
+    pub fn stage(&self) -> &Stage {
+        &self.stages[self.index]
+    }
+}
+
+impl Lowering<'_> {
+    pub(super) fn stage(&mut self, stages: &Stages, index: usize, states: &[Option<StageState>]) -> Result<StageState> {
+        let stage = &stages[index];
+        let mut steps = StepNames::new(stages, index);
+        let mut state = self.base_state(stage, &mut steps, states);
+        state.has_cmd = false;
+        // Triggers have been put among the instructions and do not go on to grandchildren (D15.57).
+        state.config.config.on_build.clear();
+        for entry in &state.config.config.env {
+            if let Some((name, value)) = entry.split_once('=') {
+                state.environment.set(name, value);
+            }
+        }
+        for StageInstruction { instruction, span, is_trigger } in &stage.instructions {
+            let shown = self.expander.display(&instruction.text, &state.environment);
+            let name = steps.name(&instruction.kind, &shown, *is_trigger, &state);
+            let place = Place { stages, index, states, span: *span, name };
+            self.instruction(&instruction.kind, &mut state, &place).map_err(|mut error| {
+                if *is_trigger {
+                    error.span = *span;
+                }
+                error
+            })?;
+        }
+        Ok(state)
+    }
+
+    fn base_state(&mut self, stage: &Stage, steps: &mut StepNames, states: &[Option<StageState>]) -> StageState {
+        let (files, mut config) = match &stage.base {
+            Base::Stage(parent) => {
+                return states[*parent].clone().expect("a base is dispatched before the stages on it");
+            }
+            Base::Scratch => (self.scratch(), scratch_config(stage)),
+            Base::Image(image) => {
+                let resolved = &self.images[&image.key()];
+                let config = resolved.config.clone();
+                let name = steps.from(&format!("{}@{}", image.reference, resolved.digest));
+                (self.image_files(image, name, stage.from_span), config)
+            }
+        };
+        config.created = None;
+        let mut environment: Environment = config.config.env.iter().collect();
+        if environment.get("PATH").is_none() && config.os != "windows" {
+            environment.set("PATH", DEFAULT_PATH);
+            config.config.env.push(format!("PATH={DEFAULT_PATH}"));
+        }
+        let base_history = config.history.len();
+        StageState { files, config, environment, declared_args: Vec::new(), has_cmd: false, base_history }
+    }
+
+    fn instruction(&mut self, kind: &InstructionKind, state: &mut StageState, place: &Place) -> Result<()> {
+        match kind {
+            InstructionKind::Add(add) => self.transfer("ADD", add, state, place),
+            InstructionKind::Copy(copy) => self.transfer("COPY", copy, state, place),
+            InstructionKind::Run(run) => self.run(run, state, place),
+            InstructionKind::Workdir(path) => self.workdir(path, state, place),
+            InstructionKind::Arg(declarations) => self.arg(declarations, state),
+            InstructionKind::Env(pairs) => self.env(pairs, state),
+            InstructionKind::Label(pairs) => self.label(pairs, state),
+            InstructionKind::Expose(ports) => self.expose(ports, state, place.span),
+            InstructionKind::Volume(paths) => self.volume(paths, state),
+            InstructionKind::User(user) => self.user(user, state),
+            InstructionKind::Stopsignal(signal) => self.stopsignal(signal, state),
+            InstructionKind::Cmd(command) => {
+                let words = shell_or_exec(command, &state.config);
+                state.note(format!("CMD {}", history::quoted_list(&words)));
+                state.config.config.cmd = Some(words);
+                state.config.config.args_escaped = true;
+                state.has_cmd = true;
+                Ok(())
+            }
+            InstructionKind::Entrypoint(command) => {
+                let words = shell_or_exec(command, &state.config);
+                state.note(format!("ENTRYPOINT {}", history::quoted_list(&words)));
+                state.config.config.entrypoint = (!words.is_empty()).then_some(words);
+                if !state.has_cmd {
+                    state.config.config.cmd = None;
+                }
+                Ok(())
+            }
+            InstructionKind::Healthcheck(check) => {
+                let check = Healthcheck {
+                    test: check.test.clone(),
+                    interval: check.interval,
+                    timeout: check.timeout,
+                    start_period: check.start_period,
+                    start_interval: check.start_interval,
+                    retries: check.retries,
+                };
+                state.note(history::healthcheck(&check));
+                state.config.config.healthcheck = Some(check);
+                Ok(())
+            }
+            InstructionKind::Maintainer(author) => {
+                state.note(format!("MAINTAINER {author}"));
+                state.config.author = Some(author.clone());
+                Ok(())
+            }
+            InstructionKind::Shell(words) => {
+                state.note(format!("SHELL [{}]", words.join(" ")));
+                state.config.config.shell = Some(words.clone());
+                Ok(())
+            }
+            InstructionKind::Onbuild(onbuild) => {
+                state.config.config.on_build.push(onbuild.trigger.clone());
+                Ok(())
+            }
+        }
+    }
+
+    /// D13.5, D13.6.
+    fn arg(&mut self, declarations: &[ArgDeclaration], state: &mut StageState) -> Result<()> {
+        let mut texts = Vec::new();
+        for ArgDeclaration { name, default } in declarations {
+            let name = &name.value;
+            let value = match (self.options.build_args.get(name), default) {
+                (Some(given), _) => Some(given.clone()),
+                (None, Some(default)) => Some(expand(&self.expander, default, &state.environment)?),
+                (None, None) => self.global.get(name).map(str::to_owned),
+            };
+            texts.push(match &value {
+                Some(value) => format!("{name}={value}"),
+                None => name.clone(),
+            });
+            if SILENT_ARGS.contains(&name.as_str()) {
+                continue;
+            }
+            if let Some(value) = &value {
+                state.environment.set(name, value);
+            }
+            if !state.declared_args.contains(name) {
+                state.declared_args.push(name.clone());
+            }
+        }
+        state.note(format!("ARG {}", texts.join(" ")));
+        Ok(())
+    }
+
+    /// All names and values are expanded in the environment before the instruction (D10.4).
+    fn pairs(&self, pairs: &[(Word, Word)], state: &StageState) -> Result<Vec<(String, String)>> {
+        let expand = |word| expand(&self.expander, word, &state.environment);
+        pairs.iter().map(|(name, value)| Ok((expand(name)?, expand(value)?))).collect()
+    }
+
+    fn env(&mut self, pairs: &[(Word, Word)], state: &mut StageState) -> Result<()> {
+        let pairs = self.pairs(pairs, state)?;
+        let mut listed: Environment = state.config.config.env.iter().collect();
+        for (name, value) in &pairs {
+            state.environment.set(name, value);
+            listed.set(name, value);
+        }
+        state.config.config.env = listed.to_list();
+        state.note(format!("ENV {}", joined(&pairs)));
+        Ok(())
+    }
+
+    fn label(&mut self, pairs: &[(Word, Word)], state: &mut StageState) -> Result<()> {
+        let pairs = self.pairs(pairs, state)?;
+        state.note(format!("LABEL {}", joined(&pairs)));
+        state.config.config.labels.extend(pairs);
+        Ok(())
+    }
+
+    /// D15.16 to D15.20.
+    fn expose(&mut self, words: &[Word], state: &mut StageState, span: Span) -> Result<()> {
+        let mut words: Vec<_> = words.iter().collect();
+        words.sort_by(|a, b| a.value.cmp(&b.value));
+        let mut ports = Vec::new();
+        for word in words {
+            let (texts, _) = self
+                .expander
+                .words(&word.value, &state.environment)
+                .map_err(|error| problem(format!("failed to process {:?}: {error}", word.value), word.span))?;
+            for text in texts {
+                ports.extend(parser::expose::parse_port(&text).map_err(|error| problem(error, span))?);
+            }
+        }
+        state.config.config.exposed_ports.extend(ports.iter().map(|port| (port.clone(), Empty {})));
+        state.note(format!("EXPOSE [{}]", ports.join(" ")));
+        Ok(())
+    }
+
+    /// D15.29.
+    fn volume(&mut self, words: &[Word], state: &mut StageState) -> Result<()> {
+        let mut paths = Vec::new();
+        for word in words {
+            let path = expand(&self.expander, word, &state.environment)?.trim().to_owned();
+            if path.is_empty() {
+                return Err(problem("VOLUME specified can not be an empty string", word.span));
+            }
+            paths.push(path);
+        }
+        state.config.config.volumes.extend(paths.iter().map(|path| (path.clone(), Empty {})));
+        state.note(format!("VOLUME [{}]", paths.join(" ")));
+        Ok(())
+    }
+
+    fn user(&mut self, word: &Word, state: &mut StageState) -> Result<()> {
+        let user = expand(&self.expander, word, &state.environment)?;
+        state.note(format!("USER {user}"));
+        state.config.config.user = user;
+        Ok(())
+    }
+
+    fn stopsignal(&mut self, word: &Word, state: &mut StageState) -> Result<()> {
+        let signal = expand(&self.expander, word, &state.environment)?;
+        if !parser::signal::is_valid(&signal) {
+            return Err(problem(format!("invalid signal: {signal}"), word.span));
+        }
+        state.note(format!("STOPSIGNAL {signal}"));
+        state.config.config.stop_signal = signal;
+        Ok(())
+    }
+
+    /// D15.24 to D15.26, X3.61.
+    fn workdir(&mut self, word: &Word, state: &mut StageState, place: &Place) -> Result<()> {
+        let wanted = expand(&self.expander, word, &state.environment)?;
+        let path = parser::path::workdir(&state.config.config.working_dir, &wanted);
+        let makes_directory = parser::path::clean(&path) != "/";
+        if makes_directory {
+            let mkdir = Mkdir { path: path.clone(), owner: state.config.config.user.clone() };
+            let op = Op::File(File { actions: vec![FileAction::Mkdir(mkdir)] });
+            state.files = self.graph.add(op, &[state.files], place.name.clone(), Some(place.span));
+        }
+        state.config.history.push(history::entry(format!("WORKDIR {path}"), !makes_directory));
+        state.config.config.working_dir = path;
+        Ok(())
+    }
+}
+
+impl StageState {
+    /// A history entry of an instruction that makes no layer.
+    fn note(&mut self, created_by: String) {
+        self.config.history.push(history::entry(created_by, true));
+    }
+}
+
+/// D8.7: the shell form's command behind the current shell.
+pub(super) fn shell_or_exec(command: &CommandLine, config: &ImageConfig) -> Vec<String> {
+    match command {
+        CommandLine::Exec(words) => words.clone(),
+        CommandLine::Shell(text) => {
+            let mut words = config.config.shell.clone().unwrap_or_else(|| match config.os.as_str() {
+                "windows" => vec!["cmd".into(), "/S".into(), "/C".into()],
+                _ => vec!["/bin/sh".into(), "-c".into()],
+            });
+            words.push(text.clone());
+            words
+        }
+    }
+}
+
+fn joined(pairs: &[(String, String)]) -> String {
+    let texts: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    texts.join(" ")
+}
+
+/// D16.3.
+fn scratch_config(stage: &Stage) -> ImageConfig {
+    let platform = &stage.platform;
+    let mut config = ImageConfig {
+        architecture: platform.architecture.clone(),
+        os: platform.os.clone(),
+        os_features: platform.os_features.clone(),
+        os_version: platform.os_version.clone(),
+        variant: platform.variant.clone(),
+        ..Default::default()
+    };
+    config.config.working_dir = "/".into();
+    config
+}
+
+/// Names of a stage's steps as progress shows them: `[build 2/5] RUN make` (X5.11 to X5.16).
+struct StepNames {
+    stage: Option<String>,
+    current: usize,
+    total: usize,
+}
+
+impl StepNames {
+    fn new(stages: &Stages, index: usize) -> Self {
+        let stage = &stages[index];
+        let counted = stage.instructions.iter().filter(|entry| is_step(&entry.instruction.kind)).count();
+        let from = usize::from(matches!(stage.base, Base::Image(_)));
+        StepNames { stage: stages.shows_names().then(|| stages.display_name(index)), current: 0, total: counted + from }
+    }
+
+    fn from(&mut self, image: &str) -> String {
+        self.next(&format!("FROM {image}"))
+    }
+
+    fn name(&mut self, kind: &InstructionKind, text: &str, is_trigger: bool, state: &StageState) -> String {
+        let is_step = match kind {
+            // `WORKDIR /` counts in the total but takes no number (X5.16).
+            InstructionKind::Workdir(path) => {
+                parser::path::clean(&parser::path::workdir(&state.config.config.working_dir, &path.value)) != "/"
+            }
+            kind => is_step(kind),
+        };
+        if !is_step {
+            return String::new();
+        }
+        let (_, arguments) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+        let onbuild = if is_trigger { "ONBUILD " } else { "" };
+        self.next(&format!("{onbuild}{} {}", kind.name(), arguments.trim_start()))
+    }
+
+    fn next(&mut self, text: &str) -> String {
+        self.current += 1;
+        let width = self.total.to_string().len();
+        let stage = self.stage.as_ref().map(|stage| format!("{stage} ")).unwrap_or_default();
+        format!("[{stage}{:>width$}/{}] {text}", self.current, self.total)
+    }
+}
+
+fn is_step(kind: &InstructionKind) -> bool {
+    matches!(
+        kind,
+        InstructionKind::Run(_) | InstructionKind::Copy(_) | InstructionKind::Add(_) | InstructionKind::Workdir(_)
+    )
+}

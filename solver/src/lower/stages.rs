@@ -1,0 +1,355 @@
+//! The stages of a Dockerfile: what their names and bases mean, and which of them the target needs (D12).
+//!
+//! Names are looked up by rules that differ with the place (D12.4, D12.7, D18.8, D17.10): FROM sees the latest earlier stage of
+//! exactly that name; `COPY --from` and `--target` see the last definition in the file, whatever the case; only `COPY --from`
+//! knows positions.
+
+use super::environment::Environment;
+use super::{LowerOptions, Result, expand, problem};
+use oci::{Platform, Reference};
+use parser::ast::{self, Dockerfile, Instruction, InstructionKind, Word};
+use parser::diagnostic::Diagnostic;
+use parser::expand::Expander;
+use parser::mount::Mount;
+use parser::span::Span;
+use std::collections::HashSet;
+
+/// Bases that a mistyped name may have meant (D12.16).
+const COMMON_IMAGES: [&str; 6] = ["alpine", "busybox", "centos", "debian", "golang", "ubuntu"];
+
+pub struct Stages {
+    stages: Vec<Stage>,
+    target: usize,
+    needed: Vec<bool>,
+}
+
+pub struct Stage {
+    pub base: Base,
+    /// Lower-cased.
+    pub name: Option<String>,
+    /// Where the stage's steps run.
+    pub platform: Platform,
+    pub from_span: Span,
+    /// ONBUILD instructions of the base, then the stage's own.
+    pub instructions: Vec<StageInstruction>,
+}
+
+pub struct StageInstruction {
+    pub instruction: Instruction,
+    /// Where the user sees it: the FROM line for a trigger (D15.58).
+    pub span: Span,
+    pub is_trigger: bool,
+}
+
+#[derive(Clone, Debug)]
+pub enum Base {
+    Scratch,
+    Stage(usize),
+    Image(Image),
+}
+
+/// An image that a stage is based on or takes files from.
+#[derive(Clone, Debug)]
+pub struct Image {
+    pub reference: Reference,
+    pub platform: Platform,
+    pub span: Span,
+}
+
+impl Image {
+    pub fn key(&self) -> (Reference, Platform) {
+        (self.reference.clone(), self.platform.clone())
+    }
+}
+
+/// What a `--from` or `from=` names.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    Stage(usize),
+    Image(Image),
+    Scratch,
+}
+
+impl Stages {
+    pub fn new(
+        dockerfile: &Dockerfile,
+        global: &Environment,
+        expander: &Expander,
+        target_platform: &Platform,
+        options: &LowerOptions,
+    ) -> Result<Self> {
+        let mut stages: Vec<Stage> = Vec::with_capacity(dockerfile.stages.len());
+        for stage in &dockerfile.stages {
+            let from = &stage.from;
+            let base_name = expand(expander, &from.image, global)?;
+            let mut platform = match &from.platform {
+                Some(word) => explicit_platform(word, expander, global)?,
+                None => target_platform.clone(),
+            };
+            let mut instructions = Vec::new();
+            let base = base(&stages, &base_name, &platform, &from.image)?;
+            match &base {
+                Base::Stage(parent) => {
+                    platform = stages[*parent].platform.clone();
+                    for text in onbuild_triggers(&dockerfile.stages[*parent]) {
+                        instructions.push(trigger(&text, from.span)?);
+                    }
+                }
+                Base::Scratch => platform = target_platform.clone(),
+                Base::Image(_) => {}
+            }
+            instructions.extend(stage.instructions.iter().map(|instruction| StageInstruction {
+                instruction: instruction.clone(),
+                span: instruction.span,
+                is_trigger: false,
+            }));
+            let name = from.name.as_ref().map(|name| name.value.clone());
+            stages.push(Stage { base, name, platform, from_span: from.span, instructions });
+        }
+        let target = target(&stages, options.target.as_deref(), dockerfile)?;
+        let mut this = Stages { needed: vec![false; stages.len()], stages, target };
+        this.reject_cycles()?;
+        this.mark_needed(target);
+        Ok(this)
+    }
+
+    pub fn len(&self) -> usize {
+        self.stages.len()
+    }
+
+    pub fn target(&self) -> usize {
+        self.target
+    }
+
+    pub fn is_needed(&self, index: usize) -> bool {
+        self.needed[index]
+    }
+
+    /// Images of needed stages, in file order. A name may stand several times.
+    pub fn needed_images(&self) -> Vec<Image> {
+        let mut images = Vec::new();
+        for (_, stage) in self.stages.iter().enumerate().filter(|(index, _)| self.needed[*index]) {
+            if let Base::Image(image) = &stage.base {
+                images.push(image.clone());
+            }
+            images.extend(self.origins(stage).into_iter().filter_map(|origin| match origin {
+                Origin::Image(image) => Some(image),
+                _ => None,
+            }));
+        }
+        let mut seen = HashSet::new();
+        images.retain(|image| seen.insert(image.key()));
+        images
+    }
+
+    /// Puts the triggers of a base image in front of the instructions of the stages that start from it.
+    pub fn add_triggers(&mut self, image: &Image, triggers: &[String]) -> Result<()> {
+        if triggers.is_empty() {
+            return Ok(());
+        }
+        for stage in &mut self.stages {
+            if matches!(&stage.base, Base::Image(base) if base.key() == image.key()) {
+                let parsed: Result<Vec<_>> = triggers.iter().map(|text| trigger(text, stage.from_span)).collect();
+                stage.instructions.splice(0..0, parsed?);
+            }
+        }
+        self.mark_needed(self.target);
+        Ok(())
+    }
+
+    /// What `--from=value` of COPY, or with `by_position` false `from=value` of a mount, names in `stage`.
+    pub fn origin(&self, value: &str, by_position: bool, platform: &Platform, span: Span) -> Result<Origin> {
+        if by_position && let Ok(position) = value.parse::<usize>() {
+            if position >= self.stages.len() {
+                return Err(problem(format!("invalid stage index {position}"), span));
+            }
+            return Ok(Origin::Stage(position));
+        }
+        let lower = value.to_lowercase();
+        if let Some(index) = self.stages.iter().rposition(|stage| stage.name.as_deref() == Some(&lower)) {
+            return Ok(Origin::Stage(index));
+        }
+        if value == "scratch" {
+            return Ok(Origin::Scratch);
+        }
+        let reference =
+            value.parse().map_err(|error| problem(format!("failed to parse stage name {value:?}: {error}"), span))?;
+        Ok(Origin::Image(Image { reference, platform: platform.clone(), span }))
+    }
+
+    /// `name`, or `stage-N` (D12.15).
+    pub fn display_name(&self, index: usize) -> String {
+        self.stages[index].name.clone().unwrap_or_else(|| format!("stage-{index}"))
+    }
+
+    /// Whether progress says which stage a step belongs to: not if there is only one (X5.13).
+    pub fn shows_names(&self) -> bool {
+        self.stages.len() > 1
+            || self.stages.iter().any(|stage| {
+                stage.instructions.iter().any(|instruction| match &instruction.instruction.kind {
+                    InstructionKind::Run(run) => !run.mounts.is_empty(),
+                    InstructionKind::Copy(copy) => copy.from.is_some(),
+                    _ => false,
+                })
+            })
+    }
+
+    /// Adds "did you mean" for a base that could not be resolved (D12.16).
+    pub fn suggest_base(&self, mut error: Box<Diagnostic>, reference: &Reference) -> Box<Diagnostic> {
+        let names = self.stages.iter().filter_map(|stage| stage.name.as_deref()).chain(COMMON_IMAGES);
+        error.suggestion = parser::suggest::closest(names, &reference.familiar());
+        error
+    }
+
+    fn mark_needed(&mut self, index: usize) {
+        let mut pending = vec![index];
+        let mut seen = HashSet::new();
+        while let Some(index) = pending.pop() {
+            if seen.insert(index) {
+                self.needed[index] = true;
+                pending.extend(self.dependencies(index));
+            }
+        }
+    }
+
+    /// Stages that a stage takes from: its base and the sources of its COPY and mounts.
+    fn dependencies(&self, index: usize) -> Vec<usize> {
+        let stage = &self.stages[index];
+        let base = match stage.base {
+            Base::Stage(parent) => Some(parent),
+            _ => None,
+        };
+        let origins = self.origins(stage).into_iter().filter_map(|origin| match origin {
+            Origin::Stage(index) => Some(index),
+            _ => None,
+        });
+        base.into_iter().chain(origins).collect()
+    }
+
+    /// Origins that could be understood; what is wrong with the others is said when the stage is dispatched (D6.7).
+    fn origins(&self, stage: &Stage) -> Vec<Origin> {
+        let mut origins = Vec::new();
+        for StageInstruction { instruction, span, .. } in &stage.instructions {
+            match &instruction.kind {
+                InstructionKind::Copy(copy) | InstructionKind::Add(copy) => {
+                    if let Some(from) = copy.from.as_ref().filter(|from| !from.value.is_empty()) {
+                        origins.extend(self.origin(&from.value, true, &stage.platform, *span).ok());
+                    }
+                }
+                InstructionKind::Run(run) => {
+                    for mount in &run.mounts {
+                        let from = Mount::parse(&mount.value, &mut |text| Ok(text.to_owned()))
+                            .ok()
+                            .and_then(|mount| mount.from().map(str::to_owned));
+                        if let Some(from) = from.filter(|from| !from.is_empty()) {
+                            origins.extend(self.origin(&from, false, &stage.platform, *span).ok());
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        origins
+    }
+
+    /// D12.22, over all stages, needed or not.
+    fn reject_cycles(&self) -> Result<()> {
+        #[derive(Clone, Copy, PartialEq)]
+        enum Visit {
+            New,
+            Open,
+            Done,
+        }
+        let mut visits = vec![Visit::New; self.stages.len()];
+        for start in 0..self.stages.len() {
+            // Each entry: a stage and its dependencies that are still to be visited.
+            let mut path = vec![(start, self.dependencies(start))];
+            if visits[start] != Visit::New {
+                continue;
+            }
+            visits[start] = Visit::Open;
+            while let Some((index, pending)) = path.last_mut() {
+                match pending.pop() {
+                    Some(next) if visits[next] == Visit::Open => {
+                        let stage = &self.stages[next];
+                        let message = format!("circular dependency detected on stage: {}", self.display_name(next));
+                        return Err(problem(message, stage.from_span));
+                    }
+                    Some(next) if visits[next] == Visit::New => {
+                        visits[next] = Visit::Open;
+                        let dependencies = self.dependencies(next);
+                        path.push((next, dependencies));
+                    }
+                    Some(_) => {}
+                    None => {
+                        visits[*index] = Visit::Done;
+                        path.pop();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::ops::Index<usize> for Stages {
+    type Output = Stage;
+
+    fn index(&self, index: usize) -> &Stage {
+        &self.stages[index]
+    }
+}
+
+/// D12.4.
+fn base(earlier: &[Stage], name: &str, platform: &Platform, word: &Word) -> Result<Base> {
+    if name.trim().is_empty() {
+        return Err(problem(format!("base name ({}) should not be blank", word.value), word.span));
+    }
+    if let Some(index) = earlier.iter().rposition(|stage| stage.name.as_deref() == Some(name)) {
+        return Ok(Base::Stage(index));
+    }
+    if name == "scratch" {
+        return Ok(Base::Scratch);
+    }
+    let reference =
+        name.parse().map_err(|error| problem(format!("failed to parse stage name {name:?}: {error}"), word.span))?;
+    Ok(Base::Image(Image { reference, platform: platform.clone(), span: word.span }))
+}
+
+/// D12.11.
+fn explicit_platform(word: &Word, expander: &Expander, global: &Environment) -> Result<Platform> {
+    let text = expand(expander, word, global)?;
+    if text.is_empty() {
+        return Err(problem(format!("empty platform value from expression {}", word.value), word.span));
+    }
+    text.parse().map_err(|error| problem(format!("failed to parse platform {text}: {error}"), word.span))
+}
+
+/// D12.17 to D12.19.
+fn target(stages: &[Stage], wanted: Option<&str>, dockerfile: &Dockerfile) -> Result<usize> {
+    let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) else { return Ok(stages.len() - 1) };
+    let lower = wanted.to_lowercase();
+    stages.iter().rposition(|stage| stage.name.as_deref() == Some(&lower)).ok_or_else(|| {
+        let span = dockerfile.stages.last().map_or(Span { start: 0, end: 0 }, |stage| stage.from.span);
+        let mut error = problem(format!("target stage {wanted:?} could not be found"), span);
+        let names = stages.iter().filter_map(|stage| stage.name.as_deref());
+        error.suggestion = parser::suggest::closest(names, wanted);
+        error
+    })
+}
+
+fn onbuild_triggers(stage: &ast::Stage) -> Vec<String> {
+    let triggers = stage.instructions.iter().filter_map(|instruction| match &instruction.kind {
+        InstructionKind::Onbuild(onbuild) => Some(onbuild.trigger.clone()),
+        _ => None,
+    });
+    triggers.collect()
+}
+
+fn trigger(text: &str, from_span: Span) -> Result<StageInstruction> {
+    let instruction = parser::parse_trigger(text).map_err(|mut error| {
+        error.span = from_span;
+        Box::new(error)
+    })?;
+    Ok(StageInstruction { instruction, span: from_span, is_trigger: true })
+}

@@ -1,0 +1,203 @@
+//! COPY and ADD: one file step with an action for each source (X3.1).
+
+use super::run::{clean_absolute, input};
+use super::stage::{Place, StageState};
+use super::stages::Origin;
+use super::{Environment, Lowering, Result, expand, history, problem, unsupported};
+use crate::graph::VertexId;
+use crate::op::{self, Chmod, File, FileAction, Mkfile, Op, Selection};
+use parser::ast::{Transfer, TransferSource, Word};
+use parser::heredoc::Heredoc;
+use parser::span::Span;
+
+/// The parts of a COPY or ADD that hold for all its sources.
+struct Target {
+    destination: String,
+    chown: Option<String>,
+    chmod: Option<Chmod>,
+}
+
+impl Lowering<'_> {
+    pub(super) fn transfer(
+        &mut self,
+        keyword: &str,
+        transfer: &Transfer,
+        state: &mut StageState,
+        place: &Place,
+    ) -> Result<()> {
+        reject_unsupported(transfer, place.span)?;
+        let destination = expand(&self.expander, &transfer.destination, &state.environment)?;
+        let chown = self.flag(&transfer.chown, state)?;
+        let chmod_text = self.flag(&transfer.chmod, state)?;
+        let chmod = match (&chmod_text, &transfer.chmod) {
+            (Some(text), Some(word)) => Some(chmod(text).map_err(|error| problem(error, word.span))?),
+            _ => None,
+        };
+        let target = Target {
+            destination: parser::path::destination(&state.config.config.working_dir, &destination),
+            chown: chown.clone(),
+            chmod,
+        };
+        // With --chmod the norm makes a normal copy of a --link (X3.59).
+        let link = transfer.link && target.chmod.is_none();
+        let (origin, keep_owner) = self.transfer_origin(transfer, place)?;
+        let base = if link { self.scratch() } else { state.files };
+        let mut inputs = vec![base];
+        let mut actions = Vec::new();
+        let mut history_sources = Vec::new();
+        // Files come before here-documents, whatever their order on the line (D5.20).
+        for source in &transfer.sources {
+            let TransferSource::Path(word) = source else { continue };
+            let path = expand(&self.expander, word, &state.environment)?;
+            reject_remote(keyword, &path, word.span)?;
+            let from = input(&mut inputs, origin);
+            let unpack = keyword == "ADD" && transfer.unpack != Some(false);
+            let selection = selection(transfer, &path);
+            actions.push(target.copy(from, selection, unpack, keep_owner));
+            history_sources.push(path);
+        }
+        for source in &transfer.sources {
+            let TransferSource::Heredoc(heredoc) = source else { continue };
+            let document = self.inline_document(heredoc, &state.environment)?;
+            let from = input(&mut inputs, document);
+            let selection = Selection::tree(&clean_absolute(&heredoc.name));
+            actions.push(target.copy(from, selection, false, false));
+            history_sources.push(format!("<<{}", heredoc.name));
+        }
+        let file = self.graph.add(Op::File(File { actions }), &inputs, place.name.clone(), Some(place.span));
+        state.files = match link {
+            true => self.graph.add(Op::Merge, &[state.files, file], format!("LINK {}", place.name), Some(place.span)),
+            false => file,
+        };
+        let mut created_by = keyword.to_owned();
+        if transfer.parents {
+            created_by.push_str(" --parents");
+        }
+        for (flag, value) in [("chown", &chown), ("chmod", &chmod_text)] {
+            if let Some(value) = value {
+                created_by.push_str(&format!(" --{flag}={value}"));
+            }
+        }
+        for text in history_sources.iter().chain([&destination]) {
+            created_by.push(' ');
+            created_by.push_str(text);
+        }
+        created_by.push_str(" # buildkit");
+        state.config.history.push(history::entry(created_by, false));
+        Ok(())
+    }
+
+    fn flag(&self, word: &Option<Word>, state: &StageState) -> Result<Option<String>> {
+        let value = word.as_ref().map(|word| expand(&self.expander, word, &state.environment)).transpose()?;
+        Ok(value.filter(|value| !value.is_empty()))
+    }
+
+    /// Where the sources lie, and whether they keep their owners (D18.8, D18.27).
+    fn transfer_origin(&mut self, transfer: &Transfer, place: &Place) -> Result<(VertexId, bool)> {
+        let Some(from) = transfer.from.as_ref().filter(|from| !from.value.is_empty()) else {
+            return Ok((self.context(), false));
+        };
+        match self.expander.word(&from.value, &Environment::default()) {
+            Ok(expansion) if expansion.text == from.value => {}
+            _ => {
+                let message = "variable expansion is not supported for --from, define a new stage with FROM using ARG \
+                               from global scope as a workaround";
+                return Err(problem(message, from.span));
+            }
+        }
+        let platform = &place.stage().platform;
+        let files = match place.stages.origin(&from.value, true, platform, from.span)? {
+            Origin::Stage(index) if index >= place.index => {
+                let current = place.stages.display_name(place.index);
+                let message = format!(
+                    "cannot copy from stage {:?}, it needs to be defined before current stage {current:?}",
+                    from.value
+                );
+                return Err(problem(message, from.span));
+            }
+            Origin::Stage(index) => self.stage_files(place, index),
+            Origin::Scratch => self.scratch(),
+            Origin::Image(image) => self.origin_image(&image, from.span),
+        };
+        Ok((files, true))
+    }
+
+    /// D5.17 to D5.19.
+    fn inline_document(&mut self, heredoc: &Heredoc, environment: &Environment) -> Result<VertexId> {
+        let content = heredoc.content();
+        let data = match heredoc.expand {
+            true => self
+                .expander
+                .heredoc(&content, environment)
+                .map_err(|error| problem(format!("failed to process here-document: {error}"), heredoc.span))?,
+            false => content.to_string(),
+        };
+        let mkfile = Mkfile { path: clean_absolute(&heredoc.name), data, mode: 0o644 };
+        let scratch = self.scratch();
+        let op = Op::File(File { actions: vec![FileAction::Mkfile(mkfile)] });
+        Ok(self.graph.add(op, &[scratch], "[internal] preparing inline document", Some(heredoc.span)))
+    }
+}
+
+impl Target {
+    fn copy(&self, from: op::Input, selection: Selection, unpack: bool, keep_owner: bool) -> FileAction {
+        FileAction::Copy(op::Copy {
+            from,
+            selection,
+            destination: self.destination.clone(),
+            chown: self.chown.clone(),
+            chmod: self.chmod.clone(),
+            unpack,
+            keep_owner,
+        })
+    }
+}
+
+/// X3.7 to X3.9, X3.46.
+fn selection(transfer: &Transfer, path: &str) -> Selection {
+    let exclude = transfer.exclude.iter().map(|word| word.value.clone()).collect();
+    let (pivot, path) = match transfer.parents {
+        // A leading `./` is no pivot (D18.34).
+        true => match path.strip_prefix("./").unwrap_or(path).split_once("/./") {
+            Some((pivot, rest)) => (Some(clean_absolute(pivot)), format!("{pivot}/{rest}")),
+            None => (Some("/".to_owned()), path.to_owned()),
+        },
+        false => (None, path.to_owned()),
+    };
+    let path = clean_absolute(&path);
+    Selection { wildcard: parser::glob::has_wildcard(&path), path, exclude, parents: pivot }
+}
+
+fn chmod(text: &str) -> std::result::Result<Chmod, String> {
+    match parser::chmod::parse(text) {
+        Ok(parser::chmod::Chmod::Octal(mode)) => Ok(Chmod::Octal(mode)),
+        Ok(parser::chmod::Chmod::Symbolic(spec)) => Ok(Chmod::Symbolic(spec)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// D18.6, D18.7, D18.40.
+fn reject_remote(keyword: &str, path: &str, span: Span) -> Result<()> {
+    let is_url = path.starts_with("http://") || path.starts_with("https://");
+    let is_git = path.starts_with("git://")
+        || path.starts_with("ssh://")
+        || path.starts_with("git@")
+        || (is_url && path.split(['#', '?']).next().is_some_and(|base| base.ends_with(".git")));
+    match (keyword, is_git, is_url) {
+        ("COPY", true, _) => Err(problem("source can't be a git ref for COPY", span)),
+        ("COPY", _, true) => Err(problem("source can't be a URL for COPY", span)),
+        (_, true, _) => Err(unsupported("ADD of a git repository", span)),
+        (_, _, true) => Err(unsupported("ADD of a URL", span)),
+        _ => Ok(()),
+    }
+}
+
+fn reject_unsupported(transfer: &Transfer, span: Span) -> Result<()> {
+    if transfer.checksum.is_some() {
+        return Err(problem("checksum requires HTTP(S) or Git sources", span));
+    }
+    if transfer.keep_git_dir.is_some() {
+        return Err(unsupported("ADD --keep-git-dir", span));
+    }
+    Ok(())
+}
