@@ -1,1 +1,37 @@
+//! The local store: blobs, layers as directories, results of steps, image names.
+//!
+//! ```text
+//! oci-layout index.json blobs/sha256/…   a valid OCI image layout: other tools can read it in place
+//! snapshots/ID/fs                        one layer's directory, never changed once it is there
+//! cache.db                               layers, results, memos
+//! mounts/ID                              RUN --mount=type=cache directories
+//! tmp/ locks/ trash/
+//! ```
+//!
+//! Many processes share a store, and any of them may be killed at any moment. Four rules make that safe:
+//!
+//! 1. Everything is written below `tmp/` and renamed to its place when it is complete.
+//! 2. A record is written after what it points to.
+//! 3. What is in the making is held by a file lock, which dies with its process: at the next start, unlocked leavings in `tmp/` are garbage.
+//! 4. Deleting is renaming into `trash/`, emptied when nobody waits.
+//!
+//! Everything here is synchronous; calls that may wait ([`Store::lock_key`], [`Store::cache_mount`]) belong on a thread that may.
 
+mod blob;
+mod database;
+mod error;
+mod image;
+mod layer;
+mod lock;
+mod mount;
+mod record;
+mod store;
+
+pub use blob::BlobWriter;
+pub use error::{Error, Result};
+pub use image::{Found, StoredImage};
+pub use layer::{Attempt, LayerBlob, LayerId, LayerRecord};
+pub use lock::KeyLock;
+pub use mount::{CacheMountLease, Sharing};
+pub use record::ResultRecord;
+pub use store::Store;

@@ -1,0 +1,89 @@
+//! The database behind records: SQLite, which several processes may use at once and which survives kill -9.
+
+use crate::error::{Error, Result};
+use rusqlite::{Connection, TransactionBehavior};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+const FORMAT: i64 = 1;
+
+const SCHEMA: &str = "
+    CREATE TABLE layer (
+        id TEXT PRIMARY KEY,
+        lowers TEXT NOT NULL,
+        lowers_content BLOB NOT NULL,
+        content BLOB NOT NULL,
+        created INTEGER NOT NULL,
+        userxattr INTEGER NOT NULL,
+        size INTEGER NOT NULL,
+        diff_id TEXT
+    ) WITHOUT ROWID;
+    CREATE INDEX layer_content ON layer (lowers_content, content);
+    CREATE TABLE layer_blob (
+        layer TEXT NOT NULL,
+        codec TEXT NOT NULL,
+        diff_id TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        PRIMARY KEY (layer, codec)
+    ) WITHOUT ROWID;
+    CREATE TABLE result (key BLOB PRIMARY KEY, layer TEXT NOT NULL, note TEXT) WITHOUT ROWID;
+    CREATE TABLE memo (
+        namespace TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (namespace, key)
+    ) WITHOUT ROWID;
+";
+
+pub(crate) struct Database {
+    connection: Mutex<Connection>,
+    path: PathBuf,
+}
+
+impl Database {
+    pub fn open(path: &Path) -> Result<Self> {
+        let failed = |source| Error::Database { path: path.to_owned(), source };
+        let mut connection = Connection::open(path).map_err(failed)?;
+        connection.busy_timeout(Duration::from_secs(60)).map_err(failed)?;
+        let format = |connection: &Connection| {
+            connection.query_row("PRAGMA user_version", (), |row| row.get::<_, i64>(0)).map_err(failed)
+        };
+        if format(&connection)? == 0 {
+            // The write-ahead log needs shared memory, which network file systems do not have.
+            let journal = if is_local(path) { "WAL" } else { "DELETE" };
+            connection.pragma_update(None, "journal_mode", journal).map_err(failed)?;
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+            if format(&transaction)? == 0 {
+                transaction.execute_batch(SCHEMA).map_err(failed)?;
+                transaction.pragma_update(None, "user_version", FORMAT).map_err(failed)?;
+            }
+            transaction.commit().map_err(failed)?;
+        }
+        // A power cut may lose the last records, never break the file.
+        connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
+        match format(&connection)? {
+            found if found > FORMAT => {
+                let path = path.parent().unwrap_or(path).to_owned();
+                Err(Error::NewerStore { path, found, known: FORMAT })
+            }
+            _ => Ok(Database { connection: Mutex::new(connection), path: path.to_owned() }),
+        }
+    }
+
+    /// Runs a short piece of work on the connection.
+    pub fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        work(&connection).map_err(|source| Error::Database { path: self.path.clone(), source })
+    }
+}
+
+fn is_local(path: &Path) -> bool {
+    const NFS: i64 = 0x6969;
+    const NINE_P: i64 = 0x0102_1997;
+    const VIRTIOFS: i64 = 0x6573_5546;
+    const SMB: i64 = 0xff53_4d42;
+    let directory = path.parent().unwrap_or(path);
+    match rustix::fs::statfs(directory) {
+        Ok(stat) => ![NFS, NINE_P, VIRTIOFS, SMB].contains(&(stat.f_type as i64)),
+        Err(_) => false,
+    }
+}

@@ -1,0 +1,70 @@
+use oci::Digest;
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong with the store.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot {action} {}: {source}{}", path.display(), advice(source))]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot use the store's database {}: {source}{}", path.display(), database_advice(source))]
+    Database { path: PathBuf, source: rusqlite::Error },
+    #[error(
+        "the store {} was written by a newer rbuild (format {found}, this one knows {known}): use that version, or another \
+         store with --root",
+        path.display()
+    )]
+    NewerStore { path: PathBuf, found: i64, known: i64 },
+    #[error("blob {expected} has the wrong content (digest {found})")]
+    WrongDigest { expected: Digest, found: Digest },
+    #[error("blob {digest} has {found} bytes where {expected} were announced")]
+    WrongSize { digest: Digest, expected: u64, found: u64 },
+    #[error("blob {0} is not in the store")]
+    NoBlob(Digest),
+    #[error("blob {digest} is larger than {most} bytes")]
+    TooLarge { digest: Digest, most: u64 },
+    #[error("no image is called {0:?}: `rbuild images` lists them")]
+    NoImage(String),
+    #[error("{0:?} could mean several images: give more digits")]
+    AmbiguousId(String),
+    #[error("{} is not a valid document: {source}", path.display())]
+    Document { path: PathBuf, source: serde_json::Error },
+    #[error("the store needs a home: set HOME, or name a directory with --root or RBUILD_ROOT")]
+    NoHome,
+}
+
+impl Error {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_owned();
+        move |source| Error::Io { action, path, source }
+    }
+
+    /// For calls that give an error number.
+    pub(crate) fn errno(action: &'static str, path: &Path) -> impl FnOnce(rustix::io::Errno) -> Error {
+        let path = path.to_owned();
+        move |errno| Error::Io { action, path, source: errno.into() }
+    }
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            " (free some space, for instance with `rbuild rmi`, or use another disk with --root)"
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            " (the store must be writable: name another directory with --root or RBUILD_ROOT)"
+        }
+        _ => "",
+    }
+}
+
+fn database_advice(error: &rusqlite::Error) -> &'static str {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => {
+            ": no space left on device (free some space, or use another disk with --root)"
+        }
+        _ => "",
+    }
+}

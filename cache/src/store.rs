@@ -1,0 +1,158 @@
+//! Opening a store, and its directories.
+
+use crate::database::Database;
+use crate::error::{Error, Result};
+use crate::lock;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A handle to a store. Cheap to clone; used from any thread.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    root: PathBuf,
+    database: Database,
+}
+
+impl Store {
+    /// `$RBUILD_ROOT`, else `/var/lib/rbuild` for root, else `$XDG_DATA_HOME/rbuild` or `~/.local/share/rbuild`.
+    pub fn default_root(is_root: bool) -> Result<PathBuf> {
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        if let Some(root) = variable("RBUILD_ROOT") {
+            return Ok(root);
+        }
+        if is_root {
+            return Ok("/var/lib/rbuild".into());
+        }
+        let data = variable("XDG_DATA_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/share")));
+        data.map(|data| data.join("rbuild")).ok_or(Error::NoHome)
+    }
+
+    /// Opens the store at `root`, made if it is not there, and clears what dead processes left behind.
+    pub fn open(root: &Path) -> Result<Store> {
+        let is_new = !root.join("oci-layout").exists();
+        if is_new {
+            create(root)?;
+        }
+        let root = root.canonicalize().map_err(Error::io("open the store", root))?;
+        let database = Database::open(&root.join("cache.db"))?;
+        let store = Store { inner: Arc::new(Inner { root, database }) };
+        store.clear_leavings()?;
+        Ok(store)
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.inner.root
+    }
+
+    pub(crate) fn database(&self) -> &Database {
+        &self.inner.database
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.inner.root.join(name)
+    }
+
+    /// A directory with nothing in it: what an overlay without lower layers stands on.
+    pub fn empty_directory(&self) -> PathBuf {
+        self.path("empty")
+    }
+
+    /// Moves a file or directory out of the way; it is deleted when nobody waits.
+    pub(crate) fn discard(&self, path: &Path) {
+        let name = format!("{}-{}", random_name(), path.file_name().unwrap_or_default().to_string_lossy());
+        // Where even that fails there is nothing to be done; the next start tries again.
+        let _ = fs::rename(path, self.path("trash").join(name));
+    }
+
+    /// Deletes what was discarded. Deleting many files slows down other work on the same file system: call it at the end.
+    pub fn empty_trash(&self) {
+        let Ok(entries) = fs::read_dir(self.path("trash")) else { return };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if fs::remove_dir_all(&path).is_err() {
+                let _ = fs::remove_file(&path);
+            }
+        }
+    }
+
+    /// Attempts whose lock nobody holds belong to processes that are gone.
+    fn clear_leavings(&self) -> Result<()> {
+        let directory = self.path("tmp");
+        let entries = fs::read_dir(&directory).map_err(Error::io("list", &directory))?;
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == "lock") {
+                if let Some(_lock) = lock::try_lock_existing(&path) {
+                    self.discard(&path.with_extension(""));
+                    let _ = fs::remove_file(&path);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn create(root: &Path) -> Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    for name in ["", "blobs/sha256", "snapshots", "mounts", "tmp", "locks", "trash", "empty"] {
+        let path = root.join(name);
+        builder.create(&path).map_err(Error::io("create the store's directory", &path))?;
+    }
+    write_new(
+        &root.join("index.json"),
+        br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#,
+    )?;
+    // Last: its presence says that the rest is there.
+    write_new(&root.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)
+}
+
+/// Writes a file unless it is there: another process may be creating the same store.
+fn write_new(path: &Path, content: &[u8]) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let temporary = path.with_extension(format!("new-{}", random_name()));
+    let written = fs::File::create(&temporary).and_then(|mut file| file.write_all(content));
+    written.map_err(Error::io("write", &temporary))?;
+    fs::rename(&temporary, path).map_err(Error::io("write", path))
+}
+
+/// A name that nobody else chooses.
+pub(crate) fn random_name() -> String {
+    let mut bytes = [0; 12];
+    // The kernel's random source does not fail once the machine is up.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    hex::encode(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_store_is_an_image_layout() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("deep/store");
+        Store::open(&root).unwrap();
+        Store::open(&root).unwrap();
+        assert_eq!(fs::read(root.join("oci-layout")).unwrap(), br#"{"imageLayoutVersion":"1.0.0"}"#);
+    }
+
+    #[test]
+    fn a_newer_store_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        Store::open(directory.path()).unwrap();
+        let connection = rusqlite::Connection::open(directory.path().join("cache.db")).unwrap();
+        connection.pragma_update(None, "user_version", 99).unwrap();
+        drop(connection);
+        assert!(matches!(Store::open(directory.path()), Err(Error::NewerStore { found: 99, .. })));
+    }
+}
