@@ -1,1 +1,114 @@
-//! Mounts.
+//! Detached mounts: they exist as a descriptor only. Nothing of them shows in a mount table, and they end with the last
+//! descriptor, however the process ends. Their files are reached with calls that take a directory descriptor.
+
+use crate::sandbox::Privileges;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
+    fsmount, fsopen, open_tree,
+};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// The kernel takes no more lower layers.
+const MAX_LAYERS: usize = 500;
+
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    #[error("cannot mount {what}: {source}{detail}")]
+    Mount { what: String, source: io::Error, detail: String },
+    #[error("cannot open {}: {source}", path.display())]
+    Open { path: PathBuf, source: io::Error },
+    #[error("an image of {0} layers cannot be mounted: the kernel takes at most {MAX_LAYERS}")]
+    TooManyLayers(usize),
+}
+
+type Result<T> = std::result::Result<T, MountError>;
+
+/// The merged view of `layers`, bottom first. With an upper and a work directory it is writable, and what is written goes to the
+/// upper one. `empty` is a directory with nothing in it, for stacks too short for the kernel.
+///
+/// `volatile`: the kernel need not sync the upper directory, which belongs to no image until it is complete. `index`, `redirect_dir`,
+/// `metacopy` and `xino` stay off, so that the upper directory holds plain files and can become a layer by a rename.
+pub fn overlay(
+    layers: &[PathBuf],
+    upper: Option<(&Path, &Path)>,
+    empty: &Path,
+    privileges: Privileges,
+) -> Result<OwnedFd> {
+    if layers.len() > MAX_LAYERS {
+        return Err(MountError::TooManyLayers(layers.len()));
+    }
+    if layers.is_empty() && upper.is_none() {
+        return open_directory(empty);
+    }
+    let failed = |context: Option<&OwnedFd>, errno: Errno| MountError::Mount {
+        what: format!("an overlay of {} layers", layers.len()),
+        source: errno.into(),
+        detail: context.map(kernel_message).unwrap_or_default(),
+    };
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| failed(None, errno))?;
+    let set = |key: &str, value: &Path| {
+        fsconfig_set_string(&context, key, value).map_err(|errno| failed(Some(&context), errno))
+    };
+    // Neutral, since processes inside see it in their mount table.
+    set("source", Path::new("overlay"))?;
+    for layer in layers.iter().rev() {
+        set("lowerdir+", layer)?;
+    }
+    if layers.is_empty() || (layers.len() == 1 && upper.is_none()) {
+        set("lowerdir+", empty)?;
+    }
+    for option in ["index", "redirect_dir", "metacopy", "xino"] {
+        // In a user namespace the kernel has no metacopy and refuses its mention.
+        if option != "metacopy" || privileges == Privileges::Root {
+            set(option, Path::new("off"))?;
+        }
+    }
+    if let Some((upper, work)) = upper {
+        set("upperdir", upper)?;
+        set("workdir", work)?;
+        fsconfig_set_flag(&context, "volatile").map_err(|errno| failed(Some(&context), errno))?;
+    }
+    if privileges != Privileges::Root {
+        fsconfig_set_flag(&context, "userxattr").map_err(|errno| failed(Some(&context), errno))?;
+    }
+    fsconfig_create(&context).map_err(|errno| failed(Some(&context), errno))?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+        .map_err(|errno| failed(Some(&context), errno))
+}
+
+/// What the kernel says of a failed mount: the lines that the context's descriptor gives.
+fn kernel_message(context: &OwnedFd) -> String {
+    let mut message = String::new();
+    let mut line = [0; 1024];
+    while let Ok(length) = rustix::io::read(context, &mut line)
+        && length > 0
+    {
+        let text = String::from_utf8_lossy(&line[..length]);
+        message.push_str(&format!(" ({})", text.trim().trim_start_matches("e ")));
+    }
+    message
+}
+
+/// What lies at `path` below `root`, as a mount of its own; symlinks are resolved inside the root.
+pub fn bind(root: BorrowedFd, path: &str) -> Result<OwnedFd> {
+    let failed = |errno: Errno| match errno {
+        Errno::NOENT => MountError::Open { path: path.into(), source: io::ErrorKind::NotFound.into() },
+        errno => MountError::Mount { what: path.to_owned(), source: errno.into(), detail: String::new() },
+    };
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let source =
+        rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve).map_err(failed)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(source.as_fd(), "", flags).map_err(failed)
+}
+
+/// A directory for reading.
+pub fn open_directory(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+        .map_err(|errno| MountError::Open { path: path.to_owned(), source: errno.into() })
+}

@@ -1,1 +1,80 @@
-//! Runs processes in sandboxes.
+//! Runs processes in sandboxes (X1).
+//!
+//! [`enter`] is the first thing that a program does, while it has one thread. Started by an ordinary user, it moves the whole program
+//! into a user namespace, in which it is root over the user's subordinate ids. Then it forks the *zygote*: a small process with one thread
+//! that starts all sandboxes. Forking it costs little and touches no lock; processes that it started die with it, and it dies when the
+//! program does. The program talks to it through a [`Launcher`].
+//!
+//! A sandbox is a process in new pid, mount, ipc and uts namespaces whose root is a [detached mount](crate::mount) that it is handed. The
+//! command is process 1 of its namespace: when it ends, the kernel ends everything that it left behind.
+//!
+//! - [`entry`]: the user namespace
+//! - [`launcher`], [`protocol`], [`zygote`]: the program's side, the messages, the zygote's side
+//! - [`child`], [`rootfs`], [`seccomp`]: what happens between fork and exec
+
+// The only unsafe code of the workspace: fork, exec and a few system calls without a safe wrapper.
+#![allow(unsafe_code)]
+
+mod child;
+mod entry;
+mod launcher;
+mod protocol;
+mod rootfs;
+mod seccomp;
+mod syscalls;
+mod zygote;
+
+pub use entry::{Entered, enter};
+pub use launcher::{Container, ContainerMount, Exit, Launcher, MountSource, Process, StartError, Stdio};
+pub use protocol::{Network, Security};
+
+use std::io;
+
+/// What the program may do, which decides how layers are marked and whose files there can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Privileges {
+    /// Root of the machine.
+    Root,
+    /// Root in a user namespace with a range of ids.
+    SubordinateIds,
+    /// Root in a user namespace that maps one id: every file belongs to it.
+    SingleId,
+}
+
+impl Privileges {
+    pub fn describe(self) -> &'static str {
+        match self {
+            Privileges::Root => "root",
+            Privileges::SubordinateIds => "user namespace with subordinate ids",
+            Privileges::SingleId => "user namespace with a single id",
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    #[error("cannot {action}: {source}")]
+    System { action: &'static str, source: io::Error },
+    #[error(
+        "cannot create a user namespace: {0}. rbuild without root needs them: allow them with `sysctl \
+         kernel.unprivileged_userns_clone=1`, `sysctl user.max_user_namespaces=15000` or, on Ubuntu, `sysctl \
+         kernel.apparmor_restrict_unprivileged_userns=0`, or run rbuild as root"
+    )]
+    NoUserNamespace(io::Error),
+    #[error("{program} failed ({output}): check that /etc/subuid and /etc/subgid give this user a range of ids")]
+    IdMapping { program: &'static str, output: String },
+    #[error("cannot start the step: {step}: {reason}")]
+    Setup { step: String, reason: String },
+    #[error("the process that starts steps has ended")]
+    ZygoteGone,
+}
+
+impl SandboxError {
+    fn errno(action: &'static str) -> impl FnOnce(rustix::io::Errno) -> SandboxError {
+        move |errno| SandboxError::System { action, source: errno.into() }
+    }
+
+    fn io(action: &'static str) -> impl FnOnce(io::Error) -> SandboxError {
+        move |source| SandboxError::System { action, source }
+    }
+}

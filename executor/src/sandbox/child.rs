@@ -1,0 +1,268 @@
+//! Process 1 of a sandbox, from its birth to exec.
+
+use super::protocol::{Network, Reply, Request, send_reply};
+use super::{Privileges, rootfs, seccomp};
+use rustix::io::Errno;
+use rustix::process::{Gid, Signal, Uid, set_parent_process_death_signal};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// A step of the preparation that failed.
+pub(super) struct Failure {
+    pub step: String,
+    pub reason: String,
+}
+
+pub(super) type Result<T> = std::result::Result<T, Failure>;
+
+pub(super) fn failed(step: impl Into<String>) -> impl FnOnce(Errno) -> Failure {
+    let step = step.into();
+    move |errno| Failure { step, reason: std::io::Error::from(errno).to_string() }
+}
+
+/// Docker's default capabilities (X1.7): mask 0xa80425fb.
+const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::SYS_CHROOT)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::AUDIT_WRITE);
+
+/// Does not return: the command takes over, or the process ends after saying why it did not.
+pub(super) fn run(request: Request, descriptors: Vec<OwnedFd>, channel: OwnedFd, privileges: Privileges) -> ! {
+    match prepare_and_exec(&request, descriptors, &channel, privileges) {
+        Ok(never) => match never {},
+        Err(Failure { step, reason }) => {
+            send_reply(channel.as_fd(), &Reply::Failed { step, reason }, &[]);
+            std::process::exit(255)
+        }
+    }
+}
+
+fn prepare_and_exec(
+    request: &Request,
+    descriptors: Vec<OwnedFd>,
+    channel: &OwnedFd,
+    privileges: Privileges,
+) -> Result<Infallible> {
+    die_with_parent()?;
+    let mut descriptors = descriptors.into_iter();
+    let (Some(root), Some(stdin), Some(stdout), Some(stderr)) =
+        (descriptors.next(), descriptors.next(), descriptors.next(), descriptors.next())
+    else {
+        return Err(Failure { step: "reading the request".into(), reason: "descriptors are missing".into() });
+    };
+    rustix::system::sethostname(request.hostname.as_bytes()).map_err(failed("setting the host name"))?;
+    if request.network == Network::None {
+        loopback_up()?;
+    }
+    let stubs = rootfs::build(request, &root, descriptors, privileges)?;
+    send_reply(channel.as_fd(), &Reply::Stubs(stubs), &[]);
+    let terminal = if request.terminal { Some(open_terminal(channel)?) } else { None };
+    rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
+    enter_working_directory(request)?;
+    let (input, output, errors) = match &terminal {
+        Some(terminal) => (terminal, terminal, terminal),
+        None => (&stdin, &stdout, &stderr),
+    };
+    rustix::stdio::dup2_stdin(input).map_err(failed("setting up standard input"))?;
+    rustix::stdio::dup2_stdout(output).map_err(failed("setting up standard output"))?;
+    rustix::stdio::dup2_stderr(errors).map_err(failed("setting up standard error"))?;
+    become_user(request, privileges)?;
+    // The change of user has taken it back.
+    die_with_parent()?;
+    reset_signals();
+    exec(request, channel)
+}
+
+/// The zygote is the guarantee; this covers its own sudden end.
+fn die_with_parent() -> Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed("tying the process to its parent"))
+}
+
+fn loopback_up() -> Result<()> {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)
+        .map_err(failed("opening a socket"))?;
+    // SAFETY: an all-zero ifreq is valid, its name is ended by a zero byte, and the kernel reads no more than the structure.
+    let result = unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        request.ifr_name[0] = b'l' as libc::c_char;
+        request.ifr_name[1] = b'o' as libc::c_char;
+        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)
+    };
+    match result {
+        -1 => Err(failed("bringing lo up")(last_errno())),
+        _ => Ok(()),
+    }
+}
+
+/// Opens a terminal in the sandbox's own devpts, sends its master home and makes the slave the controlling terminal.
+fn open_terminal(channel: &OwnedFd) -> Result<OwnedFd> {
+    use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
+    let master = rustix::fs::open("/dev/ptmx", flags, rustix::fs::Mode::empty()).map_err(failed("opening a terminal"))?;
+    unlockpt(&master).map_err(failed("unlocking the terminal"))?;
+    let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+        .map_err(failed("opening the terminal"))?;
+    rustix::process::setsid().map_err(failed("starting a session"))?;
+    rustix::process::ioctl_tiocsctty(&slave).map_err(failed("taking the terminal"))?;
+    send_reply(channel.as_fd(), &Reply::Terminal, &[master.as_fd()]);
+    Ok(slave)
+}
+
+/// X1.35: a missing directory is made with its parents, as the process's user.
+fn enter_working_directory(request: &Request) -> Result<()> {
+    let cwd = request.cwd.as_str();
+    if rustix::fs::stat(cwd).is_err() {
+        let mut path = String::new();
+        for part in cwd.split('/').filter(|part| !part.is_empty()) {
+            path.push('/');
+            path.push_str(part);
+            match rustix::fs::mkdir(&path, rustix::fs::Mode::from_raw_mode(0o755)) {
+                Ok(()) => {
+                    let owner = (Uid::from_raw(request.user.uid), Gid::from_raw(request.user.gid));
+                    rustix::fs::chown(&path, Some(owner.0), Some(owner.1))
+                        .map_err(failed(format!("giving {path} to its user")))?;
+                }
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(failed(format!("mkdir {path}"))(errno)),
+            }
+        }
+    }
+    rustix::process::chdir(cwd).map_err(failed(format!("chdir to cwd ({cwd:?}) set in config.json failed")))
+}
+
+/// Drops what Docker's default drops, in the order in which each step is still allowed.
+fn become_user(request: &Request, privileges: Privileges) -> Result<()> {
+    let user = &request.user;
+    if privileges == Privileges::SingleId && (user.uid != 0 || user.gid != 0) {
+        return Err(Failure {
+            step: format!("becoming user {}:{}", user.uid, user.gid),
+            reason: "this user namespace maps a single id: give the user ranges in /etc/subuid and /etc/subgid and install \
+                     newuidmap (Debian: uidmap)"
+                .into(),
+        });
+    }
+    for number in 0..=63 {
+        let Some(capability) = CapabilitySet::from_bits(1 << number) else { continue };
+        if !CAPABILITIES.contains(capability) {
+            match rustix::thread::remove_capability_from_bounding_set(capability) {
+                // Beyond the kernel's last capability.
+                Ok(()) | Err(Errno::INVAL) => {}
+                Err(errno) => return Err(failed("dropping capabilities")(errno)),
+            }
+        }
+    }
+    if privileges != Privileges::SingleId {
+        let mut groups: Vec<u32> = vec![user.gid];
+        groups.extend(user.groups.iter().filter(|group| **group != user.gid));
+        let groups: Vec<Gid> = groups.into_iter().map(Gid::from_raw).collect();
+        rustix::thread::set_thread_groups(&groups).map_err(failed("setting the groups"))?;
+    }
+    // Without no_new_privs the filter needs CAP_SYS_ADMIN, which the next steps drop (X1.6).
+    seccomp::install(privileges).map_err(failed("installing the seccomp profile"))?;
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    let outside = || failed(format!("becoming user {}:{} (are the ids mapped in /etc/subuid and /etc/subgid?)", user.uid, user.gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(outside())?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(outside())?;
+    if user.uid == 0 {
+        let sets = CapabilitySets {
+            effective: CAPABILITIES,
+            permitted: CAPABILITIES,
+            inheritable: CapabilitySet::empty(),
+        };
+        rustix::thread::set_capabilities(None, sets).map_err(failed("setting the capabilities"))?;
+    }
+    Ok(())
+}
+
+fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: the default action needs no handler; numbers that cannot be set are refused.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: the set is initialised by sigemptyset before it is read.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// X1.2.
+fn exec(request: &Request, channel: &OwnedFd) -> Result<Infallible> {
+    let Some(name) = request.args.first().filter(|name| !name.is_empty()) else {
+        return Err(Failure { step: "starting the command".into(), reason: "there is no command to run".into() });
+    };
+    let c_string = |text: &String| {
+        CString::new(text.as_bytes()).map_err(|_| Failure {
+            step: "starting the command".into(),
+            reason: "an argument or variable holds a zero byte".into(),
+        })
+    };
+    let args: Vec<CString> = request.args.iter().map(c_string).collect::<Result<_>>()?;
+    let env: Vec<CString> = request.env.iter().map(c_string).collect::<Result<_>>()?;
+    let mut denied = None;
+    for candidate in candidates(name, &request.env) {
+        let Ok(path) = CString::new(candidate) else { continue };
+        let errno = exec_one(&path, &args, &env);
+        match errno {
+            Errno::NOENT | Errno::NOTDIR => {}
+            errno => {
+                denied.get_or_insert(errno);
+            }
+        }
+    }
+    let (reply, reason) = match denied {
+        Some(errno) => (Reply::NotExecutable, std::io::Error::from(errno).to_string()),
+        None if name.contains('/') => (Reply::NotFound, format!("stat {name}: no such file or directory")),
+        None => (Reply::NotFound, "executable file not found in $PATH".to_owned()),
+    };
+    let mut stderr = std::io::stderr();
+    let _ = writeln!(stderr, "exec: {name:?}: {reason}");
+    send_reply(channel.as_fd(), &reply, &[]);
+    std::process::exit(if matches!(reply, Reply::NotFound) { 127 } else { 126 })
+}
+
+fn candidates(name: &str, env: &[String]) -> Vec<String> {
+    if name.contains('/') {
+        return vec![name.to_owned()];
+    }
+    let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default();
+    path.split(':').map(|directory| format!("{}/{name}", if directory.is_empty() { "." } else { directory })).collect()
+}
+
+fn exec_one(path: &CString, args: &[CString], env: &[CString]) -> Errno {
+    let pointers = |strings: &[CString]| {
+        let mut pointers: Vec<_> = strings.iter().map(|string| string.as_ptr()).collect();
+        pointers.push(std::ptr::null());
+        pointers
+    };
+    let (args, env) = (pointers(args), pointers(env));
+    // SAFETY: marks descriptors to be closed by exec; nothing in this process uses them afterwards but the reply channel.
+    unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    // SAFETY: both lists end with a null pointer and outlive the call.
+    unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    last_errno()
+}
+
+pub(super) fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// For callers that hold a descriptor only.
+pub(super) fn borrow(descriptor: &OwnedFd) -> BorrowedFd<'_> {
+    descriptor.as_fd()
+}

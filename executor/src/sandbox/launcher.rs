@@ -1,0 +1,205 @@
+//! The program's side: asking the zygote for sandboxes.
+
+use super::SandboxError;
+use super::protocol::{
+    Network, Reply, Request, RequestMount, RequestSource, Security, receive, send, to_memory,
+};
+use crate::users::Identity;
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::pipe::{PipeFlags, pipe_with};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::io::unix::AsyncFd;
+
+/// Starts sandboxes. Cheap to clone; usable from any thread.
+#[derive(Clone)]
+pub struct Launcher {
+    control: Arc<OwnedFd>,
+}
+
+/// A process and the world that it sees.
+pub struct Container {
+    /// A detached mount that becomes `/`.
+    pub root: OwnedFd,
+    pub args: Vec<String>,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// Made, if it is missing, as the process's.
+    pub cwd: String,
+    pub user: Identity,
+    pub hostname: String,
+    pub network: Network,
+    pub security: Security,
+    /// In the order of mounting: a parent before what lies in it.
+    pub mounts: Vec<ContainerMount>,
+    /// Address and name, for /etc/hosts.
+    pub extra_hosts: Vec<(String, String)>,
+    /// Two directories of the host that the sandbox may mount over, in its own namespace.
+    pub root_point: PathBuf,
+    pub scratch_point: PathBuf,
+}
+
+pub struct ContainerMount {
+    /// Absolute, resolved inside the root; made where it is missing.
+    pub target: String,
+    pub readonly: bool,
+    pub source: MountSource,
+}
+
+pub enum MountSource {
+    Detached { mount: OwnedFd, is_directory: bool },
+    /// Size in bytes, 0 for the kernel's default.
+    Tmpfs { size: u64 },
+    File { content: String, mode: u32 },
+}
+
+/// Where a sandbox's output goes.
+pub enum Stdio {
+    /// Two pipes: [`Process::stdout`] and [`Process::stderr`]. Standard input is empty.
+    Pipes,
+    /// The program's own.
+    Inherit,
+    /// A terminal of the sandbox, whose master is [`Process::terminal`].
+    Terminal,
+}
+
+/// A process in its sandbox. Dropping it kills it and everything in the sandbox.
+pub struct Process {
+    channel: AsyncFd<OwnedFd>,
+    pub stdout: Option<OwnedFd>,
+    pub stderr: Option<OwnedFd>,
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// 128 and the signal, for one that was killed (X1.99).
+    pub code: i32,
+    /// Why it never ran.
+    pub start_error: Option<StartError>,
+    /// Mount points that had to be made in the root, to be removed by [`crate::stubs`].
+    pub stubs: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartError {
+    NotFound,
+    NotExecutable,
+}
+
+impl Launcher {
+    pub(super) fn new(control: OwnedFd) -> Self {
+        Launcher { control: Arc::new(control) }
+    }
+
+    /// Starts a sandbox. Must be called within a tokio runtime.
+    pub fn launch(&self, container: Container, stdio: Stdio) -> Result<Process, SandboxError> {
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
+                .map_err(SandboxError::errno("create a socket"))?;
+        let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(SandboxError::errno("create a pipe"));
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .map_err(SandboxError::errno("open /dev/null"))?;
+        let (stdout, stderr) = match stdio {
+            Stdio::Pipes => (Some(pipe()?), Some(pipe()?)),
+            Stdio::Inherit | Stdio::Terminal => (None, None),
+        };
+        let inherits = matches!(stdio, Stdio::Inherit);
+        let (input, output, errors) = (rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr());
+        let mut sources = Vec::new();
+        let mut mounts = Vec::new();
+        for mount in container.mounts {
+            let source = match mount.source {
+                MountSource::Detached { mount, is_directory } => {
+                    sources.push(mount);
+                    RequestSource::Detached { is_directory }
+                }
+                MountSource::Tmpfs { size } => RequestSource::Tmpfs { size },
+                MountSource::File { content, mode } => RequestSource::File { content, mode },
+            };
+            mounts.push(RequestMount { target: mount.target, readonly: mount.readonly, source });
+        }
+        let request = Request {
+            args: container.args,
+            env: container.env,
+            cwd: container.cwd,
+            user: container.user,
+            hostname: container.hostname,
+            network: container.network,
+            security: container.security,
+            mounts,
+            extra_hosts: container.extra_hosts,
+            terminal: matches!(stdio, Stdio::Terminal),
+            root_point: container.root_point,
+            scratch_point: container.scratch_point,
+        };
+        let memory = to_memory(&request).map_err(SandboxError::io("write a request"))?;
+        let mut descriptors: Vec<BorrowedFd> = vec![memory.as_fd(), theirs.as_fd(), container.root.as_fd()];
+        descriptors.push(if inherits { input } else { null.as_fd() });
+        match (&stdout, &stderr) {
+            (Some((_, stdout)), Some((_, stderr))) => descriptors.extend([stdout.as_fd(), stderr.as_fd()]),
+            _ if inherits => descriptors.extend([output, errors]),
+            _ => descriptors.extend([null.as_fd(), null.as_fd()]),
+        }
+        descriptors.extend(sources.iter().map(AsFd::as_fd));
+        send(self.control.as_fd(), b"r", &descriptors).map_err(|errno| match errno {
+            rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET => SandboxError::ZygoteGone,
+            errno => SandboxError::System { action: "ask for a sandbox", source: errno.into() },
+        })?;
+        Ok(Process {
+            channel: AsyncFd::new(ours).map_err(SandboxError::io("watch a socket"))?,
+            stdout: stdout.map(|(read, _)| read),
+            stderr: stderr.map(|(read, _)| read),
+        })
+    }
+}
+
+impl Process {
+    async fn reply(&mut self) -> Result<(Reply, Vec<OwnedFd>), SandboxError> {
+        loop {
+            let mut ready = self.channel.readable().await.map_err(SandboxError::io("wait for a sandbox"))?;
+            let received = ready.try_io(|channel| receive(channel.as_fd()).map_err(Into::into));
+            let Ok(received) = received else { continue };
+            let (bytes, descriptors) =
+                received.map_err(SandboxError::io("hear from a sandbox"))?.ok_or(SandboxError::ZygoteGone)?;
+            let reply = serde_json::from_slice(&bytes).map_err(|_| SandboxError::ZygoteGone)?;
+            return Ok((reply, descriptors));
+        }
+    }
+
+    /// The master of the sandbox's terminal. Call it once, before [`wait`](Process::wait), for a sandbox that has one.
+    pub async fn terminal(&mut self) -> Result<OwnedFd, SandboxError> {
+        loop {
+            match self.reply().await? {
+                (Reply::Terminal, mut descriptors) if !descriptors.is_empty() => return Ok(descriptors.remove(0)),
+                (Reply::Failed { step, reason }, _) => return Err(SandboxError::Setup { step, reason }),
+                (Reply::Exited(_), _) => return Err(SandboxError::ZygoteGone),
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits for the end. Whatever the process started has ended by then, too.
+    pub async fn wait(&mut self) -> Result<Exit, SandboxError> {
+        let mut exit = Exit { code: 255, start_error: None, stubs: Vec::new() };
+        let mut failure = None;
+        loop {
+            match self.reply().await?.0 {
+                Reply::Terminal => {}
+                Reply::Stubs(stubs) => exit.stubs = stubs,
+                Reply::NotFound => exit.start_error = Some(StartError::NotFound),
+                Reply::NotExecutable => exit.start_error = Some(StartError::NotExecutable),
+                Reply::Failed { step, reason } if step == "creating namespaces" || step == "reading the request" => {
+                    return Err(SandboxError::Setup { step, reason });
+                }
+                Reply::Failed { step, reason } => failure = Some(SandboxError::Setup { step, reason }),
+                Reply::Exited(code) => {
+                    exit.code = code;
+                    return failure.map_or(Ok(exit), Err);
+                }
+            }
+        }
+    }
+}

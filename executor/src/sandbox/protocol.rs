@@ -1,0 +1,136 @@
+//! What the program and the zygote say to each other.
+//!
+//! A request is one byte with descriptors: a memory file with the [`Request`] as JSON, the channel for the replies, and those that the request
+//! counts. Replies are datagrams on the channel, one [`Reply`] as JSON each, the last one an exit. Closing the channel kills the sandbox.
+
+use crate::users::Identity;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg,
+    sendmsg,
+};
+use serde::{Deserialize, Serialize};
+use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+/// The kernel passes no more descriptors in one message.
+const MAX_DESCRIPTORS: usize = 253;
+const MAX_REPLY: usize = 64 * 1024;
+
+/// The network of a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    Host,
+    /// A namespace of its own in which only `lo` is up.
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Security {
+    /// Docker's default capabilities, seccomp profile and masked paths.
+    Default,
+}
+
+/// A sandbox to start. Descriptors follow in this order: root, stdin, stdout, stderr (without a terminal), then one for each mount that has one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Request {
+    pub args: Vec<String>,
+    pub env: Vec<String>,
+    pub cwd: String,
+    pub user: Identity,
+    pub hostname: String,
+    pub network: Network,
+    pub security: Security,
+    pub mounts: Vec<RequestMount>,
+    /// Address and name.
+    pub extra_hosts: Vec<(String, String)>,
+    pub terminal: bool,
+    /// Directories of the host where the root is attached, and where files for binding are made; both only in the sandbox's own
+    /// mount namespace.
+    pub root_point: PathBuf,
+    pub scratch_point: PathBuf,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct RequestMount {
+    pub target: String,
+    pub readonly: bool,
+    pub source: RequestSource,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum RequestSource {
+    /// The next descriptor.
+    Detached { is_directory: bool },
+    /// Bytes, 0 for the kernel's default.
+    Tmpfs { size: u64 },
+    File { content: String, mode: u32 },
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Reply {
+    /// The terminal's master comes with it.
+    Terminal,
+    /// Paths that had to be made in the root for mounts, in order of making.
+    Stubs(Vec<String>),
+    /// Something before exec failed.
+    Failed { step: String, reason: String },
+    NotFound,
+    NotExecutable,
+    /// The wait status.
+    Exited(i32),
+}
+
+/// Sends `bytes` with descriptors.
+pub(super) fn send(socket: BorrowedFd, bytes: &[u8], descriptors: &[BorrowedFd]) -> rustix::io::Result<()> {
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(rustix::io::Errno::TOOBIG);
+    }
+    rustix::io::retry_on_intr(|| sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)).map(|_| ())
+}
+
+/// Receives one message; `None` at the end.
+pub(super) fn receive(socket: BorrowedFd) -> rustix::io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+    let mut bytes = vec![0; MAX_REPLY];
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let message = rustix::io::retry_on_intr(|| {
+        recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+    })?;
+    let descriptors = ancillary.drain().flat_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect::<Vec<_>>(),
+        _ => Vec::new(),
+    });
+    let descriptors = descriptors.collect();
+    if message.bytes == 0 {
+        return Ok(None);
+    }
+    bytes.truncate(message.bytes);
+    Ok(Some((bytes, descriptors)))
+}
+
+/// A request in a memory file: its size has no limit that matters.
+pub(super) fn to_memory(request: &Request) -> io::Result<OwnedFd> {
+    let memory = rustix::fs::memfd_create("rbuild-request", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut file = std::fs::File::from(memory);
+    serde_json::to_writer(&mut file, request)?;
+    file.flush()?;
+    Ok(file.into())
+}
+
+pub(super) fn from_memory(memory: OwnedFd) -> io::Result<Request> {
+    let mut file = std::fs::File::from(memory);
+    file.rewind()?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+pub(super) fn send_reply(channel: BorrowedFd, reply: &Reply, descriptors: &[BorrowedFd]) {
+    let bytes = serde_json::to_vec(reply).unwrap_or_default();
+    // The other side may have lost interest.
+    let _ = send(channel, &bytes, descriptors);
+}

@@ -1,0 +1,424 @@
+//! The file systems that a sandbox sees (X1.E, X1.F).
+//!
+//! Everything is mounted below the root's descriptor before the root becomes `/`: targets are resolved inside it by the kernel, and the
+//! sources are descriptors, so neither an image's symlinks nor a race can lead a mount astray.
+
+use super::child::{Failure, Result, failed, last_errno};
+use super::protocol::{Network, Request, RequestSource};
+use super::Privileges;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree, unmount,
+};
+use std::fs::File;
+use std::io::Write;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+const SAFE: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
+    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
+    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+const READONLY: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY;
+const NOSUID: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID;
+
+/// Name, major and minor number (X1.63).
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const DEVICE_LINKS: [(&str, &str); 6] = [
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("pts/ptmx", "ptmx"),
+    ("/proc/kcore", "core"),
+];
+
+/// X1.65.
+const MASKED: [&str; 11] = [
+    "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+    "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
+];
+/// X1.66.
+const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+const SHM_SIZE: u64 = 64 << 20;
+
+/// Assembles the file systems and makes them the process's own. Gives the mount points that had to be made, in order.
+pub(super) fn build(
+    request: &Request,
+    root: &OwnedFd,
+    sources: impl Iterator<Item = OwnedFd>,
+    privileges: Privileges,
+) -> Result<Vec<String>> {
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .map_err(failed("making mounts private"))?;
+    attach_at(root, &request.root_point)?;
+    let mut world = Rootfs { root, privileges, stubs: Vec::new() };
+    world.kernel_file_systems(request.network)?;
+    let files = FileMaker::new(&request.scratch_point)?;
+    world.network_files(request, &files)?;
+    world.step_mounts(request, sources, &files)?;
+    world.hide()?;
+    let stubs = world.stubs;
+    rustix::process::fchdir(root).map_err(failed("entering the root"))?;
+    rustix::process::pivot_root(".", ".").map_err(failed("changing the root"))?;
+    unmount(".", UnmountFlags::DETACH).map_err(failed("leaving the host's files"))?;
+    rustix::process::chdir("/").map_err(failed("entering /"))?;
+    Ok(stubs)
+}
+
+struct Rootfs<'a> {
+    root: &'a OwnedFd,
+    privileges: Privileges,
+    stubs: Vec<String>,
+}
+
+impl Rootfs<'_> {
+    fn kernel_file_systems(&mut self, network: Network) -> Result<()> {
+        // Missing ones are made and stay, unlike the stubs of a step's own mounts (X1.67).
+        for name in ["proc", "dev", "sys"] {
+            match rustix::fs::mkdirat(self.root, name, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(failed(format!("making /{name}"))(errno)),
+            }
+            let stat = rustix::fs::statat(self.root, name, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(failed(format!("looking at /{name}")))?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                let reason = "it is not a directory in the image".to_owned();
+                return Err(Failure { step: format!("mounting /{name}"), reason });
+            }
+        }
+        self.attach(&new_mount("proc", &[], SAFE)?, "/proc")?;
+        self.device_files()?;
+        let sysfs = match new_mount("sysfs", &[], SAFE | READONLY) {
+            Ok(sysfs) => sysfs,
+            // Only who owns the network namespace may mount a new one.
+            Err(failure) if self.privileges == Privileges::Root || network == Network::None => return Err(failure),
+            Err(_) => {
+                let host = clone_of(rustix::fs::CWD, "/sys", true)?;
+                set_attributes(&host, READONLY | SAFE, true).map_err(failed("making /sys read-only"))?;
+                host
+            }
+        };
+        self.attach(&sysfs, "/sys")
+    }
+
+    fn device_files(&mut self) -> Result<()> {
+        let size = (64_u64 << 20).to_string();
+        let attributes = NOSUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
+        let dev = new_mount("tmpfs", &[("mode", "755"), ("size", &size)], attributes)?;
+        self.attach(&dev, "/dev")?;
+        for (name, major, minor) in DEVICES {
+            if self.privileges == Privileges::Root {
+                let device = rustix::fs::makedev(major, minor);
+                let kind = FileType::CharacterDevice;
+                rustix::fs::mknodat(&dev, name, kind, Mode::from_raw_mode(0o666), device)
+                    .map_err(failed(format!("making /dev/{name}")))?;
+                rustix::fs::chmodat(&dev, name, Mode::from_raw_mode(0o666), AtFlags::empty())
+                    .map_err(failed(format!("making /dev/{name}")))?;
+            } else {
+                // Device nodes cannot be made in a user namespace: the host's are bound (X1.111).
+                let host = clone_of(rustix::fs::CWD, &format!("/dev/{name}"), false)?;
+                let target = create_file(dev.as_fd(), name, 0o666).map_err(failed(format!("making /dev/{name}")))?;
+                attach_to(&host, target.as_fd()).map_err(failed(format!("binding /dev/{name}")))?;
+            }
+        }
+        for (target, name) in DEVICE_LINKS {
+            rustix::fs::symlinkat(target, &dev, name).map_err(failed(format!("making /dev/{name}")))?;
+        }
+        for name in ["pts", "shm", "mqueue"] {
+            rustix::fs::mkdirat(&dev, name, Mode::from_raw_mode(0o755)).map_err(failed(format!("making /dev/{name}")))?;
+        }
+        let no_exec = NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let mut options = vec![("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620")];
+        if self.privileges != Privileges::SingleId {
+            options.push(("gid", "5"));
+        }
+        self.attach(&new_mount("devpts", &options, no_exec)?, "/dev/pts")?;
+        let shm = new_mount("tmpfs", &[("mode", "1777"), ("size", &SHM_SIZE.to_string())], SAFE)?;
+        self.attach(&shm, "/dev/shm")?;
+        self.attach(&new_mount("mqueue", &[], SAFE)?, "/dev/mqueue")
+    }
+
+    /// X1.39 to X1.45.
+    fn network_files(&mut self, request: &Request, files: &FileMaker) -> Result<()> {
+        let resolv = resolv_conf(request.network);
+        for (target, content) in [("/etc/resolv.conf", resolv), ("/etc/hosts", hosts(request))] {
+            // A step's own mount of the same target takes its place (X1.61).
+            if request.mounts.iter().any(|mount| mount.target == target) {
+                continue;
+            }
+            let file = files.file(&content, 0o644)?;
+            set_attributes(&file, READONLY | SAFE, false).map_err(failed(format!("protecting {target}")))?;
+            self.attach_made(&file, target, false)?;
+        }
+        Ok(())
+    }
+
+    fn step_mounts(
+        &mut self,
+        request: &Request,
+        mut sources: impl Iterator<Item = OwnedFd>,
+        files: &FileMaker,
+    ) -> Result<()> {
+        for mount in &request.mounts {
+            let target = &mount.target;
+            let (source, is_directory) = match &mount.source {
+                RequestSource::Detached { is_directory } => match sources.next() {
+                    Some(source) => (source, *is_directory),
+                    None => {
+                        let reason = "its descriptor is missing".to_owned();
+                        return Err(Failure { step: format!("mounting {target}"), reason });
+                    }
+                },
+                RequestSource::Tmpfs { size } => {
+                    let size = size.to_string();
+                    let options: &[(&str, &str)] =
+                        if size == "0" { &[("mode", "1777")] } else { &[("mode", "1777"), ("size", &size)] };
+                    (new_mount("tmpfs", options, NOSUID)?, true)
+                }
+                RequestSource::File { content, mode } => (files.file(content, *mode)?, false),
+            };
+            if mount.readonly {
+                set_attributes(&source, READONLY, true).map_err(failed(format!("protecting {target}")))?;
+            }
+            self.attach_made(&source, target, is_directory)?;
+        }
+        Ok(())
+    }
+
+    /// X1.65, X1.66. Paths that are not there are skipped.
+    fn hide(&mut self) -> Result<()> {
+        for path in MASKED {
+            let Some((target, is_directory)) = self.find(path) else { continue };
+            let cover = match is_directory {
+                true => new_mount("tmpfs", &[("size", "0")], SAFE | READONLY)?,
+                false => clone_of(rustix::fs::CWD, "/dev/null", false)?,
+            };
+            attach_to(&cover, target.as_fd()).map_err(failed(format!("hiding {path}")))?;
+        }
+        for path in READONLY_PATHS {
+            let Some((target, _)) = self.find(path) else { continue };
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE
+                | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                | OpenTreeFlags::AT_EMPTY_PATH
+                | OpenTreeFlags::AT_RECURSIVE;
+            let copy = open_tree(target.as_fd(), "", flags).map_err(failed(format!("protecting {path}")))?;
+            set_attributes(&copy, READONLY | SAFE, true).map_err(failed(format!("protecting {path}")))?;
+            attach_to(&copy, target.as_fd()).map_err(failed(format!("protecting {path}")))?;
+        }
+        Ok(())
+    }
+
+    fn find(&self, path: &str) -> Option<(OwnedFd, bool)> {
+        let target = open_in(self.root.as_fd(), path).ok()?;
+        let stat = rustix::fs::fstat(&target).ok()?;
+        Some((target, FileType::from_raw_mode(stat.st_mode) == FileType::Directory))
+    }
+
+    fn attach(&self, mount: &OwnedFd, target: &str) -> Result<()> {
+        let point = open_in(self.root.as_fd(), target).map_err(failed(format!("opening {target}")))?;
+        attach_to(mount, point.as_fd()).map_err(failed(format!("mounting {target}")))
+    }
+
+    /// Attaches at a target that is made where it is missing, and remembered for removal (X1.46 to X1.48).
+    fn attach_made(&mut self, mount: &OwnedFd, target: &str, is_directory: bool) -> Result<()> {
+        if open_in(self.root.as_fd(), target).is_err() {
+            self.make_target(target, is_directory)?;
+        }
+        self.attach(mount, target)
+    }
+
+    fn make_target(&mut self, target: &str, is_directory: bool) -> Result<()> {
+        let mut path = String::new();
+        let parts: Vec<&str> = target.split('/').filter(|part| !part.is_empty()).collect();
+        for (index, part) in parts.iter().enumerate() {
+            let parent = if path.is_empty() { "/".to_owned() } else { path.clone() };
+            path.push('/');
+            path.push_str(part);
+            if open_in(self.root.as_fd(), &path).is_ok() {
+                continue;
+            }
+            let parent = open_in(self.root.as_fd(), &parent).map_err(failed(format!("opening the parent of {path}")))?;
+            let is_last = index + 1 == parts.len();
+            let made = if is_last && !is_directory {
+                create_file(parent.as_fd(), part, 0o644).map(|_| ())
+            } else {
+                rustix::fs::mkdirat(&parent, *part, Mode::from_raw_mode(0o755))
+            };
+            match made {
+                // A dangling symlink: what it names is made, by way of the kernel's own resolution.
+                Err(Errno::EXIST) => self.make_behind_link(&path, is_last && !is_directory)?,
+                made => {
+                    made.map_err(failed(format!("making the mount point {path}")))?;
+                    self.stubs.push(path.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn make_behind_link(&mut self, path: &str, as_file: bool) -> Result<()> {
+        let link = rustix::fs::readlinkat(self.root, path.trim_start_matches('/'), Vec::new())
+            .map_err(failed(format!("reading the link {path}")))?;
+        let text = link.to_string_lossy();
+        let target = match text.starts_with('/') {
+            true => text.into_owned(),
+            false => format!("{}/{text}", path.rsplit_once('/').map_or("", |(parent, _)| parent)),
+        };
+        let target = parser::path::clean(&target);
+        if target == path {
+            return Err(failed(format!("making the mount point {path}"))(Errno::LOOP));
+        }
+        self.make_target(&target, !as_file)
+    }
+}
+
+/// Makes files to bind, in a file system that nothing but these mounts refers to.
+struct FileMaker {
+    directory: OwnedFd,
+}
+
+impl FileMaker {
+    /// `point` must be a directory of the host; it is mounted over in this namespace only.
+    fn new(point: &Path) -> Result<Self> {
+        let files = new_mount("tmpfs", &[("mode", "755")], MountAttrFlags::MOUNT_ATTR_NOSUID)?;
+        attach_at(&files, point)?;
+        Ok(FileMaker { directory: files })
+    }
+
+    fn file(&self, content: &str, mode: u32) -> Result<OwnedFd> {
+        const NAME: &str = "file";
+        let step = || failed("writing a file for the sandbox");
+        let file = create_file(self.directory.as_fd(), NAME, mode).map_err(step())?;
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(step())?;
+        File::from(file).write_all(content.as_bytes()).map_err(|error| Failure {
+            step: "writing a file for the sandbox".into(),
+            reason: error.to_string(),
+        })?;
+        let mount = clone_of(self.directory.as_fd(), NAME, false)?;
+        // The mount keeps it; the next file takes the name.
+        rustix::fs::unlinkat(&self.directory, NAME, AtFlags::empty()).map_err(step())?;
+        Ok(mount)
+    }
+}
+
+fn create_file(parent: BorrowedFd, name: &str, mode: u32) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(mode))
+}
+
+fn open_in(root: BorrowedFd, path: &str) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
+fn new_mount(kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags) -> Result<OwnedFd> {
+    let step = || failed(format!("mounting {kind}"));
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(step())?;
+    // What a process reads in its mount table.
+    fsconfig_set_string(&context, "source", kind).map_err(step())?;
+    for (key, value) in options {
+        match value.is_empty() {
+            true => fsconfig_set_flag(&context, *key).map_err(step())?,
+            false => fsconfig_set_string(&context, *key, *value).map_err(step())?,
+        }
+    }
+    fsconfig_create(&context).map_err(step())?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(step())
+}
+
+fn clone_of(directory: BorrowedFd, path: &str, recursive: bool) -> Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(directory, path, flags).map_err(failed(format!("binding {path}")))
+}
+
+fn attach_at(mount: &OwnedFd, point: &Path) -> Result<()> {
+    move_mount(mount, "", rustix::fs::CWD, point, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .map_err(failed("attaching the root"))
+}
+
+fn attach_to(mount: &OwnedFd, point: BorrowedFd) -> rustix::io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", point, "", flags)
+}
+
+/// mount_setattr(2), which has no safe wrapper.
+fn set_attributes(mount: &OwnedFd, attributes: MountAttrFlags, recursive: bool) -> rustix::io::Result<()> {
+    #[repr(C)]
+    struct MountAttr {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        user_namespace: u64,
+    }
+    let attr = MountAttr { set: attributes.bits().into(), clear: 0, propagation: 0, user_namespace: 0 };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is an empty C string, and the structure is the kernel's first version with its size given.
+    let result = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), c"".as_ptr(), flags, &raw const attr, size_of::<MountAttr>())
+    };
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// X1.39.
+fn hosts(request: &Request) -> String {
+    let mut text = format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n", request.hostname);
+    for (address, name) in &request.extra_hosts {
+        text.push_str(&format!("{address}\t{name}\n"));
+    }
+    text
+}
+
+/// X1.42 to X1.44.
+fn resolv_conf(network: Network) -> String {
+    let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    filter_resolv_conf(&host, network == Network::Host)
+}
+
+/// The host's network reaches the host's own resolver; another does not.
+fn filter_resolv_conf(text: &str, keep_loopback: bool) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']) && !line.is_empty()).collect();
+    let of = |keyword: &str| -> Vec<&str> {
+        lines.iter().filter(|line| line.split_whitespace().next() == Some(keyword)).copied().collect()
+    };
+    let mut servers: Vec<String> = of("nameserver")
+        .iter()
+        .filter_map(|line| line.split_whitespace().nth(1))
+        .filter(|address| {
+            let parsed: Option<IpAddr> = address.split('%').next().and_then(|address| address.parse().ok());
+            keep_loopback || !parsed.is_some_and(|address| address.is_loopback())
+        })
+        .map(str::to_owned)
+        .collect();
+    if servers.is_empty() {
+        servers = ["8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001:4860:4860::8844"].map(str::to_owned).into();
+    }
+    let mut out: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    for keyword in ["search", "options"] {
+        if let Some(line) = of(keyword).last() {
+            out.push_str(line);
+            out.push('\n');
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolvers_that_cannot_be_reached_are_dropped() {
+        let text = "# comment\nnameserver 127.0.0.53\nnameserver 10.0.0.2\nsearch a b\noptions edns0\nnameserver ::1\n";
+        assert_eq!(filter_resolv_conf(text, false), "nameserver 10.0.0.2\nsearch a b\noptions edns0\n", "X1.43, X1.44");
+        assert!(filter_resolv_conf(text, true).starts_with("nameserver 127.0.0.53\nnameserver 10.0.0.2\nnameserver ::1\n"));
+        assert!(filter_resolv_conf("nameserver 127.0.0.1\n", false).starts_with("nameserver 8.8.8.8\n"));
+    }
+}

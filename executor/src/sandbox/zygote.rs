@@ -1,0 +1,118 @@
+//! The zygote: starts sandboxes and waits for them, one thread, no memory worth speaking of.
+
+use super::protocol::{Reply, from_memory, receive, send_reply};
+use super::{Privileges, child};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+struct Running {
+    pidfd: OwnedFd,
+    channel: OwnedFd,
+}
+
+/// Serves requests until the program's end of `control` closes; then everything that runs is killed.
+pub(super) fn serve(control: OwnedFd, privileges: Privileges) -> ! {
+    // Ctrl-C reaches the whole group of a terminal; the program decides what it means.
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
+        // SAFETY: ignoring a signal installs no handler.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+    let mut running: Vec<Running> = Vec::new();
+    loop {
+        let mut polled = vec![PollFd::new(&control, PollFlags::IN)];
+        for sandbox in &running {
+            polled.push(PollFd::new(&sandbox.pidfd, PollFlags::IN));
+            polled.push(PollFd::new(&sandbox.channel, PollFlags::HUP));
+        }
+        if poll(&mut polled, None).is_err() {
+            continue;
+        }
+        let ready: Vec<bool> = polled.iter().map(|polled| !polled.revents().is_empty()).collect();
+        let mut index = 0;
+        running.retain(|sandbox| {
+            let (ended, abandoned) = (ready[1 + 2 * index], ready[2 + 2 * index]);
+            index += 1;
+            if ended {
+                report_exit(sandbox);
+                return false;
+            }
+            if abandoned {
+                kill_and_reap(sandbox.pidfd.as_fd());
+                return false;
+            }
+            true
+        });
+        if ready[0] {
+            match receive(control.as_fd()) {
+                Ok(Some((_, descriptors))) => running.extend(start(descriptors, privileges)),
+                Ok(None) | Err(_) => {
+                    for sandbox in &running {
+                        kill_and_reap(sandbox.pidfd.as_fd());
+                    }
+                    std::process::exit(0);
+                }
+            }
+        }
+    }
+}
+
+fn start(descriptors: Vec<OwnedFd>, privileges: Privileges) -> Option<Running> {
+    let mut descriptors = descriptors.into_iter();
+    let (memory, channel) = (descriptors.next()?, descriptors.next()?);
+    let failed = |step: &str, reason: String| {
+        send_reply(channel.as_fd(), &Reply::Failed { step: step.to_owned(), reason }, &[]);
+        None
+    };
+    let request = match from_memory(memory) {
+        Ok(request) => request,
+        Err(error) => return failed("reading the request", error.to_string()),
+    };
+    let descriptors: Vec<OwnedFd> = descriptors.collect();
+    match clone_into_namespaces(&request) {
+        Ok(Some(pidfd)) => Some(Running { pidfd, channel }),
+        Ok(None) => child::run(request, descriptors, channel, privileges),
+        Err(error) => failed("creating namespaces", error.to_string()),
+    }
+}
+
+/// Forks into new namespaces: the child's descriptor in the parent, `None` in the child.
+fn clone_into_namespaces(request: &super::protocol::Request) -> std::io::Result<Option<OwnedFd>> {
+    let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+    if request.network == super::Network::None {
+        flags |= libc::CLONE_NEWNET;
+    }
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: an all-zero clone_args is valid and asks for nothing.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = (flags | libc::CLONE_PIDFD) as u64;
+    args.pidfd = &raw mut pidfd as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    // SAFETY: without CLONE_VM and without a stack this is a fork; the process has one thread.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
+    match result {
+        -1 => Err(std::io::Error::last_os_error()),
+        0 => Ok(None),
+        // SAFETY: the kernel has just opened it for us.
+        _ => Ok(Some(unsafe { OwnedFd::from_raw_fd(pidfd) })),
+    }
+}
+
+fn report_exit(sandbox: &Running) {
+    let status = waitid(WaitId::PidFd(sandbox.pidfd.as_fd()), WaitIdOptions::EXITED);
+    let code = match status {
+        Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => code,
+            (None, Some(signal)) => 128 + signal,
+            _ => 255,
+        },
+        _ => 255,
+    };
+    send_reply(sandbox.channel.as_fd(), &Reply::Exited(code), &[]);
+}
+
+/// Process 1 of a namespace takes all others with it.
+fn kill_and_reap(pidfd: BorrowedFd) {
+    let _ = pidfd_send_signal(pidfd, Signal::KILL);
+    let _ = waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED);
+}
