@@ -17,6 +17,8 @@ mod remove;
 mod resolve;
 mod select;
 mod stat;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod unpack;
 mod walk;

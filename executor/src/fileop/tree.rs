@@ -230,8 +230,13 @@ pub(crate) fn replacing<T>(
     make().context(action, to.2)
 }
 
-/// Opens a regular file for reading, without waiting for a fifo's other end if it has become one.
+/// Opens a regular file for reading, without waiting for a fifo's other end if it has become one. Leaves its atime alone where
+/// that is allowed: a build that only reads should not write an inode for each file.
 pub(crate) fn open_file(dir: impl AsFd, name: &[u8], path: &[u8]) -> Result<OwnedFd, Error> {
+    let dir = dir.as_fd();
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    rustix::fs::openat(dir, name, flags, Mode::empty()).context("open", path)
+    match rustix::fs::openat(dir, name, flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => rustix::fs::openat(dir, name, flags, Mode::empty()).context("open", path),
+        opened => opened.context("open", path),
+    }
 }

@@ -244,3 +244,170 @@ impl Visitor for TreeDigest<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::Path;
+    use tempfile::TempDir;
+
+    /// One of each kind.
+    fn tree() -> TempDir {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path();
+        fs::create_dir_all(dir.join("d/s")).unwrap();
+        fs::create_dir(dir.join("d/empty")).unwrap();
+        for (name, text) in [("a.c", "a"), ("b.c", "b"), ("d/f", "f"), ("d/s/g", "g"), ("d/log", "l")] {
+            fs::write(dir.join(name), text).unwrap();
+        }
+        symlink("f", dir.join("d/l")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, dir.join("d/pipe"), FileType::Fifo, 0o644.into(), 0).unwrap();
+        tmp
+    }
+
+    fn select(path: &str) -> Selection {
+        Selection { path: path.into(), wildcard: path.contains('*'), exclude: Vec::new(), parents: None }
+    }
+
+    fn digest_with(dir: &Path, selection: &Selection, ignore: &[&str], cache: &StatCache) -> Result<[u8; 32], Error> {
+        let root = fs::File::open(dir).unwrap();
+        let ignore = crate::fileop::PatternMatcher::new(ignore).unwrap();
+        let tree = SourceTree { root: root.as_fd(), ignore: Some(&ignore), ignore_name: ".dockerignore" };
+        selection_digest(&tree, std::slice::from_ref(selection), cache, false)
+    }
+
+    fn digest(dir: &Path, path: &str) -> [u8; 32] {
+        digest_with(dir, &select(path), &[], &StatCache::new()).unwrap()
+    }
+
+    /// D23.3, D23.4: what counts and what does not, by selection.
+    #[test]
+    fn what_counts() {
+        type Change = fn(&Path);
+        let changes: &[(&str, Change, &[&str])] = &[
+            ("content", |d| fs::write(d.join("d/f"), "F").unwrap(), &["/", "/d", "/d/f", "/d/l"]),
+            (
+                "mode",
+                |d| fs::set_permissions(d.join("d/f"), fs::Permissions::from_mode(0o600)).unwrap(),
+                &["/", "/d", "/d/f", "/d/l"],
+            ),
+            ("name", |d| fs::rename(d.join("d/f"), d.join("d/ff")).unwrap(), &["/", "/d"]),
+            ("new file", |d| fs::write(d.join("d/s/new"), "").unwrap(), &["/", "/d", "/d/s"]),
+            ("new match", |d| fs::write(d.join("z.c"), "").unwrap(), &["/", "/*.c"]),
+            ("new elsewhere", |d| fs::write(d.join("z.h"), "").unwrap(), &["/"]),
+            (
+                "directory mode",
+                |d| fs::set_permissions(d.join("d/s"), fs::Permissions::from_mode(0o700)).unwrap(),
+                &["/", "/d"],
+            ),
+            (
+                "link target",
+                |d| {
+                    fs::remove_file(d.join("d/l")).unwrap();
+                    symlink("s/g", d.join("d/l")).unwrap()
+                },
+                &["/", "/d", "/d/l"],
+            ),
+            (
+                "type",
+                |d| {
+                    fs::remove_file(d.join("d/pipe")).unwrap();
+                    fs::write(d.join("d/pipe"), "").unwrap()
+                },
+                &["/", "/d"],
+            ),
+            ("empty directory", |d| fs::remove_dir(d.join("d/empty")).unwrap(), &["/", "/d"]),
+            (
+                "rewritten",
+                |d| {
+                    let p = d.join("d/f");
+                    fs::remove_file(&p).unwrap();
+                    fs::write(p, "f").unwrap()
+                },
+                &[],
+            ),
+            (
+                "mtime",
+                |d| {
+                    let file = fs::File::options().write(true).open(d.join("d/f")).unwrap();
+                    file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+                },
+                &[],
+            ),
+        ];
+        for (what, change, counts) in changes {
+            for path in ["/", "/d", "/d/f", "/d/l", "/d/s", "/*.c", "/a.c"] {
+                if *what == "name" && matches!(path, "/d/f" | "/d/l") {
+                    continue;
+                }
+                let tmp = tree();
+                let before = digest(tmp.path(), path);
+                change(tmp.path());
+                let changed = digest(tmp.path(), path) != before;
+                assert_eq!(changed, counts.contains(&path), "{what} for {path}");
+            }
+        }
+        // Another copy of the same tree has the same id.
+        assert_eq!(digest(tree().path(), "/"), digest(tree().path(), "/"));
+        assert_ne!(digest(tree().path(), "/a.c"), digest(tree().path(), "/b.c"));
+    }
+
+    #[test]
+    fn ignored_and_excluded_files_do_not_count() {
+        let tmp = tree();
+        let cache = StatCache::new();
+        let exclude = Selection { exclude: vec!["**/log".into()], ..select("/") };
+        let parents = Selection { parents: Some("/".into()), ..select("/d/s") };
+        let cases = [(select("/"), &["**/log"][..]), (exclude, &[]), (parents, &[]), (select("/"), &["d/*", "!d/s"])];
+        let ids =
+            || cases.clone().map(|(selection, ignore)| digest_with(tmp.path(), &selection, ignore, &cache).unwrap());
+        let before = ids();
+        fs::write(tmp.path().join("d/log"), "more").unwrap();
+        assert_eq!(ids(), before);
+        fs::write(tmp.path().join("d/s/g"), "more").unwrap();
+        assert!(ids().iter().zip(before).all(|(a, b)| *a != b));
+        // The same errors as a copy.
+        let error = digest_with(tmp.path(), &select("/gone"), &[], &cache).unwrap_err().to_string();
+        assert_eq!(error, "\"/gone\": not found");
+        let error = digest_with(tmp.path(), &select("/d/f"), &["d"], &cache).unwrap_err().to_string();
+        assert_eq!(error, "\"/d/f\": not found (excluded by .dockerignore: pattern \"d\")");
+        digest_with(tmp.path(), &select("/gone*"), &[], &cache).unwrap();
+    }
+
+    /// Owners count for stages and images only; changing them needs root.
+    #[test]
+    fn owners() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let tmp = tree();
+        let id = |keep| {
+            let root = fs::File::open(tmp.path()).unwrap();
+            let tree = SourceTree { root: root.as_fd(), ignore: None, ignore_name: "" };
+            selection_digest(&tree, &[select("/")], &StatCache::new(), keep).unwrap()
+        };
+        let before = (id(false), id(true));
+        std::os::unix::fs::chown(tmp.path().join("d/f"), Some(7), None).unwrap();
+        assert_eq!(id(false), before.0);
+        assert_ne!(id(true), before.1);
+    }
+
+    /// A remembered file is not read; a changed one is.
+    #[test]
+    fn remembers() {
+        let tmp = tree();
+        let stat = stat_of(fs::File::open(tmp.path().join("d/f")).unwrap()).unwrap();
+        let later = SystemTime::now() + std::time::Duration::from_secs(60);
+        let cache = StatCache::new();
+        let honest = digest_with(tmp.path(), &select("/d/f"), &[], &cache).unwrap();
+        assert_eq!(cache.get(&stat), None, "too young to be remembered");
+        cache.insert(&stat, &[1; 32], later);
+        let remembered = digest_with(tmp.path(), &select("/d/f"), &[], &cache).unwrap();
+        assert_ne!(remembered, honest);
+        let file = fs::File::options().write(true).open(tmp.path().join("d/f")).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(digest_with(tmp.path(), &select("/d/f"), &[], &cache).unwrap(), honest);
+    }
+}
