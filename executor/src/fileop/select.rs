@@ -314,10 +314,12 @@ impl Filter<'_> {
                     matched
                 }
             };
-            if !next.included && !(is_dir && include.may_match_below(rel)) {
-                return Verdict::Skip;
+            if !next.included {
+                if !is_dir || !include.may_match_below(rel) {
+                    return Verdict::Skip;
+                }
+                lazy = true;
             }
-            lazy |= !next.included;
         }
         if lazy { Verdict::Lazy(next) } else { Verdict::Keep(next) }
     }

@@ -99,9 +99,13 @@ impl StatCache {
 
     pub(crate) fn get(&self, stat: &Stat) -> Option<[u8; 32]> {
         let (key, id) = (key(stat), (stat.dev, stat.ino));
-        if let Some(record) = self.added.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
-            return digest_if(record, &key);
-        }
+        self.stored_digest(&key, id).or_else(|| {
+            let added = self.added.lock().unwrap_or_else(PoisonError::into_inner);
+            digest_if(added.get(&id)?, &key)
+        })
+    }
+
+    fn stored_digest(&self, key: &Key, id: (u64, u64)) -> Option<[u8; 32]> {
         let count = self.stored.len() / RECORD;
         let record = |at: usize| &self.stored[at * RECORD..(at + 1) * RECORD];
         let (mut low, mut high) = (0, count);
@@ -112,7 +116,7 @@ impl StatCache {
         if low == count {
             return None;
         }
-        let found = digest_if(record(low), &key)?;
+        let found = digest_if(record(low), key)?;
         self.used[low / 64].fetch_or(1 << (low % 64), Ordering::Relaxed);
         Some(found)
     }
