@@ -1,2 +1,5 @@
-//! Sources.
+//! Sources: where files come from that no step made.
+
+pub mod digest;
 pub mod local;
+pub mod statcache;

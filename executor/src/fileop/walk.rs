@@ -1,0 +1,237 @@
+//! A walk over a source tree on all cores.
+//!
+//! Directories are tasks of one rayon scope that wait for nobody: a directory's node lives as long as anything below it is at work, and
+//! whoever lets go of it last closes it (`Visitor::leave`), then its parent. So the stack stays flat, however deep a hostile tree
+//! is, and a directory's times can be set when nothing is written below it any more.
+
+use super::error::{Context, Error};
+use super::path::{join, push, shown};
+use super::resolve::open_dir;
+use super::select::{Filter, FilterState, Verdict};
+use super::stat::{self, Stat};
+use rayon::Scope;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FileType, RawDir};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Non-directories that one task takes at most.
+const CHUNK: usize = 128;
+
+pub(crate) struct Entry {
+    pub name: Vec<u8>,
+    pub kind: FileType,
+}
+
+/// A directory that is being walked.
+pub(crate) struct Node<D> {
+    pub parent: Option<Arc<Node<D>>>,
+    pub fd: OwnedFd,
+    pub stat: Stat,
+    /// Canonical, from the top of the tree.
+    pub path: Vec<u8>,
+    pub name: Vec<u8>,
+    /// Counts only if something below it does.
+    pub lazy: bool,
+    pub data: D,
+    state: FilterState,
+}
+
+pub(crate) trait Visitor: Sync {
+    /// What the visitor keeps with a directory.
+    type Dir: Send + Sync;
+
+    /// A directory is about to be read; `lazy` ones must not be acted on yet.
+    fn enter(&self, parent: &Node<Self::Dir>, name: &[u8], lazy: bool) -> Result<Self::Dir, Error>;
+
+    /// Some of a directory's entries that are no directories, in no order, on any thread.
+    fn entries(&self, dir: &Node<Self::Dir>, entries: &[Entry]) -> Result<(), Error>;
+
+    /// All that is below has been visited.
+    fn leave(&self, dir: &mut Node<Self::Dir>) -> Result<(), Error>;
+}
+
+struct Walk<'a, V: Visitor> {
+    visitor: &'a V,
+    filter: &'a Filter<'a>,
+    root_path_len: usize,
+    failed: AtomicBool,
+    error: Mutex<Option<Error>>,
+}
+
+/// Walks what lies below a directory, which is open for reading and has the canonical `path`.
+pub(crate) fn walk<V: Visitor>(
+    visitor: &V,
+    filter: &Filter<'_>,
+    fd: OwnedFd,
+    path: &[u8],
+    data: V::Dir,
+) -> Result<(), Error> {
+    let stat = stat::of(&fd).context("stat", path)?;
+    let state = filter.root_state(path);
+    let walk =
+        Walk { visitor, filter, root_path_len: path.len(), failed: AtomicBool::new(false), error: Mutex::new(None) };
+    let root = Node { parent: None, fd, stat, path: path.to_vec(), name: Vec::new(), lazy: false, data, state };
+    rayon::scope(|scope| walk.directory(scope, Arc::new(root)));
+    match walk.error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+impl<'a, V: Visitor> Walk<'a, V> {
+    fn fail(&self, error: Error) {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.failed.store(true, Ordering::Relaxed);
+    }
+
+    fn directory<'s>(&'s self, scope: &Scope<'s>, node: Arc<Node<V::Dir>>)
+    where
+        V::Dir: 's,
+    {
+        if !self.failed.load(Ordering::Relaxed)
+            && let Err(error) = self.list(scope, &node)
+        {
+            self.fail(error);
+        }
+        self.release(node);
+    }
+
+    fn list<'s>(&'s self, scope: &Scope<'s>, node: &Arc<Node<V::Dir>>) -> Result<(), Error>
+    where
+        V::Dir: 's,
+    {
+        let mut files = Vec::new();
+        let mut path = node.path.clone();
+        for entry in read_dir(&node.fd, &node.path)? {
+            let is_dir = entry.kind == FileType::Directory;
+            let (state, lazy) = if self.filter.is_empty() {
+                (FilterState::default(), false)
+            } else {
+                path.truncate(node.path.len());
+                push(&mut path, &entry.name);
+                let rel = &path[self.root_path_len..];
+                let rel = rel.strip_prefix(b"/").unwrap_or(rel);
+                match self.filter.decide(&node.state, &path, rel, is_dir) {
+                    Verdict::Skip => continue,
+                    Verdict::Keep(state) => (state, false),
+                    Verdict::Lazy(state) => (state, true),
+                }
+            };
+            if is_dir {
+                let parent = Arc::clone(node);
+                scope.spawn(move |scope| self.enter(scope, parent, entry.name, state, lazy));
+            } else {
+                files.push(entry);
+            }
+        }
+        while files.len() > CHUNK {
+            let chunk = files.split_off(files.len() - CHUNK);
+            let dir = Arc::clone(node);
+            scope.spawn(move |_| {
+                self.entries(&dir, &chunk);
+                self.release(dir);
+            });
+        }
+        self.entries(node, &files);
+        Ok(())
+    }
+
+    fn entries(&self, dir: &Node<V::Dir>, entries: &[Entry]) {
+        if !entries.is_empty()
+            && !self.failed.load(Ordering::Relaxed)
+            && let Err(error) = self.visitor.entries(dir, entries)
+        {
+            self.fail(error);
+        }
+    }
+
+    fn enter<'s>(&'s self, scope: &Scope<'s>, parent: Arc<Node<V::Dir>>, name: Vec<u8>, state: FilterState, lazy: bool)
+    where
+        V::Dir: 's,
+    {
+        if self.failed.load(Ordering::Relaxed) {
+            return self.release(parent);
+        }
+        let opened = || {
+            let path = join(&parent.path, &name);
+            let fd = open_dir(&parent.fd, &name, &path)?;
+            let stat = stat::of(&fd).context("stat", &path)?;
+            let data = self.visitor.enter(&parent, &name, lazy)?;
+            Ok((path, fd, stat, data))
+        };
+        match opened() {
+            Ok((path, fd, stat, data)) => {
+                let node = Node { parent: Some(parent), fd, stat, path, name, lazy, data, state };
+                self.directory(scope, Arc::new(node));
+            }
+            Err(error) => {
+                self.fail(error);
+                self.release(parent);
+            }
+        }
+    }
+
+    /// Lets go of a directory, and leaves it and then its parents where this was the last hold. A loop, because dropping a chain of
+    /// parents would recurse as deep as the tree is.
+    fn release(&self, node: Arc<Node<V::Dir>>) {
+        let mut next = Some(node);
+        while let Some(mut node) = next.and_then(Arc::into_inner) {
+            if !self.failed.load(Ordering::Relaxed)
+                && let Err(error) = self.visitor.leave(&mut node)
+            {
+                self.fail(error);
+            }
+            next = node.parent.take();
+        }
+    }
+}
+
+/// All entries but `.` and `..`, in the file system's order.
+pub(crate) fn read_dir(fd: impl AsFd, path: &[u8]) -> Result<Vec<Entry>, Error> {
+    let fd = fd.as_fd();
+    let mut buffer = Vec::with_capacity(32 * 1024);
+    let mut entries = Vec::new();
+    let mut dir = RawDir::new(fd, buffer.spare_capacity_mut());
+    while let Some(entry) = dir.next() {
+        let entry = entry.context("read", path)?;
+        let name = entry.file_name().to_bytes();
+        if name == b"." || name == b".." {
+            continue;
+        }
+        let kind = match entry.file_type() {
+            // Some file systems do not tell.
+            FileType::Unknown => stat::at(fd, name).context("stat", &join(path, name))?.kind,
+            kind => kind,
+        };
+        entries.push(Entry { name: name.to_vec(), kind });
+    }
+    Ok(entries)
+}
+
+/// Whether the filter leaves anything below a directory.
+pub(crate) fn any_entry(filter: &Filter<'_>, fd: OwnedFd, path: &[u8]) -> Result<bool, Error> {
+    struct Any(AtomicBool);
+    impl Visitor for Any {
+        type Dir = ();
+        fn enter(&self, parent: &Node<()>, name: &[u8], lazy: bool) -> Result<(), Error> {
+            match lazy {
+                true => Ok(()),
+                false => self.entries(parent, &[Entry { name: name.to_vec(), kind: FileType::Directory }]),
+            }
+        }
+        fn entries(&self, dir: &Node<()>, _: &[Entry]) -> Result<(), Error> {
+            self.0.store(true, Ordering::Relaxed);
+            // Ends the walk; the caller sees that something was found.
+            Err(Error::Changed { path: shown(&dir.path) })
+        }
+        fn leave(&self, _: &mut Node<()>) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+    let any = Any(AtomicBool::new(false));
+    match walk(&any, filter, fd, path, ()) {
+        Err(_) if any.0.load(Ordering::Relaxed) => Ok(true),
+        walked => walked.map(|()| false),
+    }
+}

@@ -1,0 +1,413 @@
+//! Content id of what a copy would take (D23.3, D23.4).
+//!
+//! It covers what the copy writes: names below each source root, types, modes, contents, link targets, device numbers and
+//! extended attributes, and owners only where the copy keeps them. Never times, inodes, or a source directory's own attributes,
+//! which its copy does not take over (X3.30). A directory's id is the hash of its sorted entries, so that directories are hashed on all cores.
+
+use super::statcache::StatCache;
+use crate::fileop::{
+    self, Context, Entry, Error, Filter, Node, SourceTree, Stat, Visitor, join, open_file, shown, stat_at, stat_of,
+    walk, xattrs,
+};
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::FileType;
+use rustix::io::Errno;
+use solver::op::Selection;
+use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+/// Part of every id: a change of this format makes all of them new.
+const FORMAT: &[u8] = b"rbuild content 1\n";
+/// From this size on, one file is hashed on all cores.
+const LARGE: u64 = 16 << 20;
+
+/// The content id of `selections`, in their order. With `keep_owner` (stages, images) owners are part of it. Errors are those that a copy would
+/// give: a named source that does not exist, a file that cannot be read.
+pub fn selection_digest(
+    tree: &SourceTree<'_>,
+    selections: &[Selection],
+    cache: &StatCache,
+    keep_owner: bool,
+) -> Result<[u8; 32], Error> {
+    let mut all = blake3::Hasher::new();
+    all.update(FORMAT);
+    all.update(&[u8::from(keep_owner)]);
+    let digester = Digester { cache, keep_owner, now: SystemTime::now() };
+    for selection in selections {
+        let selected = fileop::select(tree, selection)?;
+        all.update(&(selected.roots.len() as u64).to_le_bytes());
+        for root in &selected.roots {
+            if root.stat.is_dir() {
+                all.update(b"D");
+                all.update(&digester.tree(&selected.filter, root)?);
+                continue;
+            }
+            let (dir, name) = root.place()?;
+            let record = digester.record(dir, name, root.stat.kind, &root.path)?;
+            all.update(b"F");
+            Record { name: root.name.clone(), ..record }.hash(&mut all);
+        }
+    }
+    Ok(*all.finalize().as_bytes())
+}
+
+struct Digester<'a> {
+    cache: &'a StatCache,
+    keep_owner: bool,
+    /// Before anything was read.
+    now: SystemTime,
+}
+
+/// One entry of a directory.
+struct Record {
+    name: Vec<u8>,
+    kind: u8,
+    mode: u32,
+    owner: (u32, u32),
+    content: Content,
+}
+
+enum Content {
+    /// Of a file's content and attributes, or of a directory's records.
+    Digest([u8; 32]),
+    Link(Vec<u8>),
+    Device(u64),
+    None,
+}
+
+impl Record {
+    /// Every part has a fixed length or its length before it, so that no two lists of records hash alike.
+    fn hash(&self, hasher: &mut blake3::Hasher) {
+        let mut fixed = [0; 21];
+        fixed[0] = self.kind;
+        fixed[1..5].copy_from_slice(&self.mode.to_le_bytes());
+        fixed[5..9].copy_from_slice(&self.owner.0.to_le_bytes());
+        fixed[9..13].copy_from_slice(&self.owner.1.to_le_bytes());
+        fixed[13..].copy_from_slice(&(self.name.len() as u64).to_le_bytes());
+        hasher.update(&fixed).update(&self.name);
+        match &self.content {
+            Content::Digest(digest) => hasher.update(digest),
+            Content::Link(target) => hasher.update(&(target.len() as u64).to_le_bytes()).update(target),
+            Content::Device(rdev) => hasher.update(&rdev.to_le_bytes()),
+            Content::None => hasher,
+        };
+    }
+}
+
+impl Digester<'_> {
+    fn tree(&self, filter: &Filter<'_>, root: &fileop::SourceRoot) -> Result<[u8; 32], Error> {
+        let visit = TreeDigest { digester: self, root: Mutex::new(None) };
+        walk(&visit, filter, root.open_dir()?, &root.path, Mutex::default())?;
+        let digest = visit.root.into_inner().unwrap_or_else(PoisonError::into_inner);
+        digest.ok_or_else(|| Error::Changed { path: shown(&root.path) })
+    }
+
+    fn owner(&self, stat: &Stat) -> (u32, u32) {
+        if self.keep_owner { (stat.uid, stat.gid) } else { (0, 0) }
+    }
+
+    /// Of an entry that is no directory.
+    fn record(&self, dir: BorrowedFd<'_>, name: &[u8], listed: FileType, path: &[u8]) -> Result<Record, Error> {
+        let stat = stat_at(dir, name).context("stat", path)?;
+        if stat.kind != listed {
+            return Err(Error::Changed { path: shown(path) });
+        }
+        let (kind, content) = match stat.kind {
+            FileType::RegularFile => (b'f', Content::Digest(self.file(dir, name, &stat, path)?)),
+            // Arrives as an empty file.
+            FileType::Socket => (b'f', Content::Digest(*blake3::hash(b"").as_bytes())),
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(dir, name, Vec::new()).context("readlink", path)?;
+                (b'l', Content::Link(target.into_bytes()))
+            }
+            FileType::Fifo => (b'p', Content::None),
+            FileType::CharacterDevice => (b'c', Content::Device(stat.rdev)),
+            FileType::BlockDevice => (b'b', Content::Device(stat.rdev)),
+            _ => return Err(Error::Changed { path: shown(path) }),
+        };
+        let mode = if stat.kind == FileType::Symlink { 0 } else { stat.mode };
+        Ok(Record { name: name.to_vec(), kind, mode, owner: self.owner(&stat), content })
+    }
+
+    fn file(&self, dir: BorrowedFd<'_>, name: &[u8], stat: &Stat, path: &[u8]) -> Result<[u8; 32], Error> {
+        if let Some(digest) = self.cache.get(stat) {
+            return Ok(digest);
+        }
+        let file = open_file(dir, name, path)?;
+        let before = stat_of(&file).context("stat", path)?;
+        if before.kind != FileType::RegularFile {
+            return Err(Error::Changed { path: shown(path) });
+        }
+        let digest = with_xattrs(file.as_fd(), content_digest(file.as_fd(), before.size, path)?);
+        let after = stat_of(&file).context("stat", path)?;
+        let version = |s: &Stat| (s.dev, s.ino, s.size, s.mtime, s.ctime);
+        // The digest is of what was read in any case (X6.44); it is only not worth remembering.
+        if version(&before) == version(&after) && version(stat) == version(&before) {
+            self.cache.insert(stat, &digest, self.now);
+        }
+        Ok(digest)
+    }
+}
+
+fn with_xattrs(file: BorrowedFd<'_>, content: [u8; 32]) -> [u8; 32] {
+    let attributes = xattrs(file);
+    if attributes.is_empty() {
+        return content;
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"xattrs").update(&content);
+    for (name, value) in attributes {
+        hasher.update(name.as_bytes_with_nul()).update(&(value.len() as u64).to_le_bytes()).update(&value);
+    }
+    *hasher.finalize().as_bytes()
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; 128 * 1024]);
+}
+
+fn content_digest(file: BorrowedFd<'_>, size: u64, path: &[u8]) -> Result<[u8; 32], Error> {
+    let mut hasher = blake3::Hasher::new();
+    let mut at = 0;
+    let mut hash = |buffer: &mut [u8], parallel: bool| {
+        loop {
+            let got = match rustix::io::pread(file, &mut *buffer, at) {
+                Ok(0) => return Ok(()),
+                Ok(got) => got,
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(Error::io("read", path, errno)),
+            };
+            at += got as u64;
+            match parallel {
+                true => hasher.update_rayon(&buffer[..got]),
+                false => hasher.update(&buffer[..got]),
+            };
+            // A file shorter than the buffer has been read to its end: saves a call for nearly every file.
+            if at == size && got < buffer.len() {
+                return Ok(());
+            }
+        }
+    };
+    if size < LARGE {
+        SCRATCH.with_borrow_mut(|buffer| hash(buffer, false))?;
+    } else {
+        // Its own buffer: while it waits for others, this thread may hash another file.
+        hash(&mut vec![0; 4 << 20], true)?;
+    }
+    Ok(*hasher.finalize().as_bytes())
+}
+
+struct TreeDigest<'a> {
+    digester: &'a Digester<'a>,
+    root: Mutex<Option<[u8; 32]>>,
+}
+
+impl Visitor for TreeDigest<'_> {
+    type Dir = Mutex<Vec<Record>>;
+
+    fn enter(&self, _: &Node<Self::Dir>, _: &[u8], _: bool) -> Result<Self::Dir, Error> {
+        Ok(Mutex::default())
+    }
+
+    fn entries(&self, dir: &Node<Self::Dir>, entries: &[Entry]) -> Result<(), Error> {
+        let mut records = Vec::with_capacity(entries.len());
+        for Entry { name, kind } in entries {
+            records.push(self.digester.record(dir.fd.as_fd(), name, *kind, &join(&dir.path, name))?);
+        }
+        dir.data.lock().unwrap_or_else(PoisonError::into_inner).append(&mut records);
+        Ok(())
+    }
+
+    fn leave(&self, dir: &mut Node<Self::Dir>) -> Result<(), Error> {
+        let records = dir.data.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if dir.lazy && records.is_empty() {
+            return Ok(());
+        }
+        records.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&(records.len() as u64).to_le_bytes());
+        records.iter().for_each(|record| record.hash(&mut hasher));
+        let digest = *hasher.finalize().as_bytes();
+        let Some(parent) = &dir.parent else {
+            *self.root.lock().unwrap_or_else(PoisonError::into_inner) = Some(digest);
+            return Ok(());
+        };
+        let record = Record {
+            name: std::mem::take(&mut dir.name),
+            kind: b'd',
+            mode: dir.stat.mode,
+            owner: self.digester.owner(&dir.stat),
+            content: Content::Digest(with_xattrs(dir.fd.as_fd(), digest)),
+        };
+        parent.data.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::Path;
+    use tempfile::TempDir;
+
+    /// One of each kind.
+    fn tree() -> TempDir {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path();
+        fs::create_dir_all(dir.join("d/s")).unwrap();
+        fs::create_dir(dir.join("d/empty")).unwrap();
+        for (name, text) in [("a.c", "a"), ("b.c", "b"), ("d/f", "f"), ("d/s/g", "g"), ("d/log", "l")] {
+            fs::write(dir.join(name), text).unwrap();
+        }
+        symlink("f", dir.join("d/l")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, dir.join("d/pipe"), FileType::Fifo, 0o644.into(), 0).unwrap();
+        tmp
+    }
+
+    fn select(path: &str) -> Selection {
+        Selection { path: path.into(), wildcard: path.contains('*'), exclude: Vec::new(), parents: None }
+    }
+
+    fn digest_with(dir: &Path, selection: &Selection, ignore: &[&str], cache: &StatCache) -> Result<[u8; 32], Error> {
+        let root = fs::File::open(dir).unwrap();
+        let ignore = crate::fileop::PatternMatcher::new(ignore).unwrap();
+        let tree = SourceTree { root: root.as_fd(), ignore: Some(&ignore), ignore_name: ".dockerignore" };
+        selection_digest(&tree, std::slice::from_ref(selection), cache, false)
+    }
+
+    fn digest(dir: &Path, path: &str) -> [u8; 32] {
+        digest_with(dir, &select(path), &[], &StatCache::new()).unwrap()
+    }
+
+    /// D23.3, D23.4: what counts and what does not, by selection.
+    #[test]
+    fn what_counts() {
+        type Change = fn(&Path);
+        let changes: &[(&str, Change, &[&str])] = &[
+            ("content", |d| fs::write(d.join("d/f"), "F").unwrap(), &["/", "/d", "/d/f", "/d/l"]),
+            (
+                "mode",
+                |d| fs::set_permissions(d.join("d/f"), fs::Permissions::from_mode(0o600)).unwrap(),
+                &["/", "/d", "/d/f", "/d/l"],
+            ),
+            ("name", |d| fs::rename(d.join("d/f"), d.join("d/ff")).unwrap(), &["/", "/d"]),
+            ("new file", |d| fs::write(d.join("d/s/new"), "").unwrap(), &["/", "/d", "/d/s"]),
+            ("new match", |d| fs::write(d.join("z.c"), "").unwrap(), &["/", "/*.c"]),
+            ("new elsewhere", |d| fs::write(d.join("z.h"), "").unwrap(), &["/"]),
+            (
+                "directory mode",
+                |d| fs::set_permissions(d.join("d/s"), fs::Permissions::from_mode(0o700)).unwrap(),
+                &["/", "/d"],
+            ),
+            (
+                "link target",
+                |d| {
+                    fs::remove_file(d.join("d/l")).unwrap();
+                    symlink("s/g", d.join("d/l")).unwrap()
+                },
+                &["/", "/d", "/d/l"],
+            ),
+            (
+                "type",
+                |d| {
+                    fs::remove_file(d.join("d/pipe")).unwrap();
+                    fs::write(d.join("d/pipe"), "").unwrap()
+                },
+                &["/", "/d"],
+            ),
+            ("empty directory", |d| fs::remove_dir(d.join("d/empty")).unwrap(), &["/", "/d"]),
+            (
+                "rewritten",
+                |d| {
+                    let p = d.join("d/f");
+                    fs::remove_file(&p).unwrap();
+                    fs::write(p, "f").unwrap()
+                },
+                &[],
+            ),
+            (
+                "mtime",
+                |d| {
+                    let file = fs::File::options().write(true).open(d.join("d/f")).unwrap();
+                    file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+                },
+                &[],
+            ),
+        ];
+        for (what, change, counts) in changes {
+            for path in ["/", "/d", "/d/f", "/d/l", "/d/s", "/*.c", "/a.c"] {
+                if *what == "name" && matches!(path, "/d/f" | "/d/l") {
+                    continue;
+                }
+                let tmp = tree();
+                let before = digest(tmp.path(), path);
+                change(tmp.path());
+                let changed = digest(tmp.path(), path) != before;
+                assert_eq!(changed, counts.contains(&path), "{what} for {path}");
+            }
+        }
+        // Another copy of the same tree has the same id.
+        assert_eq!(digest(tree().path(), "/"), digest(tree().path(), "/"));
+        assert_ne!(digest(tree().path(), "/a.c"), digest(tree().path(), "/b.c"));
+    }
+
+    #[test]
+    fn ignored_and_excluded_files_do_not_count() {
+        let tmp = tree();
+        let cache = StatCache::new();
+        let exclude = Selection { exclude: vec!["**/log".into()], ..select("/") };
+        let parents = Selection { parents: Some("/".into()), ..select("/d/s") };
+        let cases = [(select("/"), &["**/log"][..]), (exclude, &[]), (parents, &[]), (select("/"), &["d/*", "!d/s"])];
+        let ids =
+            || cases.clone().map(|(selection, ignore)| digest_with(tmp.path(), &selection, ignore, &cache).unwrap());
+        let before = ids();
+        fs::write(tmp.path().join("d/log"), "more").unwrap();
+        assert_eq!(ids(), before);
+        fs::write(tmp.path().join("d/s/g"), "more").unwrap();
+        assert!(ids().iter().zip(before).all(|(a, b)| *a != b));
+        // The same errors as a copy.
+        let error = digest_with(tmp.path(), &select("/gone"), &[], &cache).unwrap_err().to_string();
+        assert_eq!(error, "\"/gone\": not found");
+        let error = digest_with(tmp.path(), &select("/d/f"), &["d"], &cache).unwrap_err().to_string();
+        assert_eq!(error, "\"/d/f\": not found (excluded by .dockerignore: pattern \"d\")");
+        digest_with(tmp.path(), &select("/gone*"), &[], &cache).unwrap();
+    }
+
+    /// Owners count for stages and images only; changing them needs root.
+    #[test]
+    fn owners() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let tmp = tree();
+        let id = |keep| {
+            let root = fs::File::open(tmp.path()).unwrap();
+            let tree = SourceTree { root: root.as_fd(), ignore: None, ignore_name: "" };
+            selection_digest(&tree, &[select("/")], &StatCache::new(), keep).unwrap()
+        };
+        let before = (id(false), id(true));
+        std::os::unix::fs::chown(tmp.path().join("d/f"), Some(7), None).unwrap();
+        assert_eq!(id(false), before.0);
+        assert_ne!(id(true), before.1);
+    }
+
+    /// A remembered file is not read; a changed one is.
+    #[test]
+    fn remembers() {
+        let tmp = tree();
+        let stat = stat_of(fs::File::open(tmp.path().join("d/f")).unwrap()).unwrap();
+        let later = SystemTime::now() + std::time::Duration::from_secs(60);
+        let cache = StatCache::new();
+        let honest = digest_with(tmp.path(), &select("/d/f"), &[], &cache).unwrap();
+        assert_eq!(cache.get(&stat), None, "too young to be remembered");
+        cache.insert(&stat, &[1; 32], later);
+        let remembered = digest_with(tmp.path(), &select("/d/f"), &[], &cache).unwrap();
+        assert_ne!(remembered, honest);
+        let file = fs::File::options().write(true).open(tmp.path().join("d/f")).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(digest_with(tmp.path(), &select("/d/f"), &[], &cache).unwrap(), honest);
+    }
+}
