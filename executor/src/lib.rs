@@ -1,7 +1,22 @@
-//! Runs operations.
+//! Runs a build's operations on this machine, and hands the results on.
+//!
+//! [`worker::LocalWorker`] is the solver's worker. Its values are stacks of [layers](value::Stack) of a store, and directories of the client. A
+//! RUN step goes through [`exec`] and the [`sandbox`]; COPY, ADD and WORKDIR through [`fileop`]; base images come by way of
+//! [`source::image`]; what a step wrote becomes a layer in [`snapshot`]. When all is done, [`export`] makes an image of the result.
 
+pub mod error;
+mod exec;
+pub mod export;
 pub mod fileop;
+pub mod index;
 pub mod mount;
+mod output;
 pub mod sandbox;
+pub mod snapshot;
 pub mod source;
+pub mod stubs;
 pub mod users;
+pub mod value;
+pub mod worker;
+
+pub use error::Error;

@@ -3,8 +3,11 @@
 use crate::error::{Error, Result};
 use crate::mount;
 use crate::sandbox::Privileges;
-use crate::value::{Layer, Stack};
-use cache::{Attempt, LayerRecord, Store};
+use crate::value::{Layer, LayerOrigin, Stack};
+use cache::{Attempt, LayerId, LayerRecord, Store};
+use oci::DiffId;
+use oci::codec::{HashingReader, decoder};
+use oci::layer::ApplyOptions;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -29,27 +32,22 @@ impl Snapshots {
         Snapshots { store, privileges }
     }
 
-    /// Whether overlay marks are in the `user.` family of extended attributes.
-    pub fn userxattr(&self) -> bool {
-        self.privileges != Privileges::Root
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// The merged, read-only view of a stack whose layers are all there.
-    pub fn view(&self, stack: &Stack) -> Result<OwnedFd> {
-        let ids = stack.ids();
-        self.view_ids(&ids)
+    pub fn view(&self, layers: &[LayerId]) -> Result<OwnedFd> {
+        let paths: Vec<_> = layers.iter().map(|id| self.store.layer_path(id)).collect();
+        Ok(mount::overlay(&paths, None, &self.store.empty_directory(), self.privileges)?)
     }
 
-    pub fn view_ids(&self, ids: &[cache::LayerId]) -> Result<OwnedFd> {
-        let paths: Vec<_> = ids.iter().map(|id| self.store.layer_path(id)).collect();
-        Ok(mount::overlay(&paths, None, self.privileges)?)
-    }
-
-    /// A writable view over `below`; [`Draft::commit`] keeps what was written.
+    /// A writable view over `below`; [`commit`](Snapshots::commit) keeps what was written, dropping forgets it.
     pub fn draft(&self, below: &Stack) -> Result<Draft> {
         let attempt = self.store.begin_layer()?;
         let paths: Vec<_> = below.ids().iter().map(|id| self.store.layer_path(id)).collect();
-        let root = mount::overlay(&paths, Some((attempt.upper(), attempt.work())), self.privileges)?;
+        let upper = Some((attempt.upper(), attempt.work()));
+        let root = mount::overlay(&paths, upper, &self.store.empty_directory(), self.privileges)?;
         Ok(Draft { attempt, below: below.clone(), root, started: SystemTime::now() })
     }
 
@@ -62,64 +60,69 @@ impl Snapshots {
         // The overlay must be gone before its upper directory becomes a lower one.
         drop(root);
         let upper = mount::open_directory(attempt.upper())?;
-        let lower = if below.layers().is_empty() { None } else { Some(self.view(&below)?) };
+        let lower = self.lower(&below)?;
         let changes = oci::layer::diff(upper.as_fd(), lower.as_ref().map(AsFd::as_fd))?;
-        let window = (started, SystemTime::now());
-        let content = oci::layer::content_id(&changes, upper.as_fd(), Some(window))?;
-        if adopt
-            && let Some(id) = self.store.layer_with_content(below.content().0, content)?
-        {
-            return Ok(below.with(Layer { id, content, origin: None }));
-        }
-        let record = LayerRecord {
-            lowers: below.ids(),
-            lowers_content: below.content().0,
-            content_id: content,
-            created: nanoseconds(window.1),
-            userxattr: self.userxattr(),
-            size: oci::layer::size(&changes),
-            diff_id: None,
+        let ended = SystemTime::now();
+        let content = oci::layer::content_id(&changes, upper.as_fd(), Some((started, ended)))?;
+        let earlier = if adopt { self.store.layer_with_content(below.content().0, content)? } else { None };
+        let id = match earlier {
+            Some(id) => id,
+            None => {
+                let size = oci::layer::size(&changes);
+                attempt.commit(None, &self.record(&below, content, ended, size, None))?
+            }
         };
-        let id = attempt.commit(None, record)?;
         Ok(below.with(Layer { id, content, origin: None }))
     }
-}
 
-fn nanoseconds(time: SystemTime) -> i64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-}
-
-impl Snapshots {
-    /// Unpacks `blob`, a layer's tar, on top of `below` as the layer `id`.
-    pub fn unpack(
-        &self,
-        id: &cache::LayerId,
-        content: [u8; 32],
-        blob: impl std::io::Read + Send,
-        diff_id: oci::DiffId,
-        below: &Stack,
-    ) -> Result<()> {
+    /// Unpacks an image's layer from its blob on top of `below`, verified against its diff id.
+    pub fn unpack(&self, layer: &Layer, origin: &LayerOrigin, below: &Stack) -> Result<()> {
+        let digest = oci::Digest::try_from(origin.descriptor.digest())
+            .map_err(|error| Error::Manifest { reference: origin.reference.to_string(), problem: error.to_string() })?;
+        let blob = self.store.open_blob(&digest)?;
         let attempt = self.store.begin_layer()?;
         let destination = mount::open_directory(attempt.upper())?;
-        let lower = if below.layers().is_empty() { None } else { Some(self.view(below)?) };
-        let mut tar = oci::codec::HashingReader::new(oci::codec::decoder(blob).map_err(Error::reading_layer)?);
-        let options = oci::layer::ApplyOptions { userxattr: self.userxattr() };
-        oci::layer::apply(&mut tar, destination.as_fd(), lower.as_ref().map(AsFd::as_fd), &options)?;
-        let (digest, size) = tar.finish().map_err(Error::reading_layer)?;
-        if digest != diff_id.0 {
-            return Err(Error::WrongDiffId { expected: diff_id, found: oci::DiffId(digest) });
+        let lower = self.lower(below)?;
+        let mut tar = HashingReader::new(decoder(blob).map_err(Error::ReadLayer)?);
+        let options = ApplyOptions { userxattr: self.userxattr(), single_id: self.privileges == Privileges::SingleId };
+        let summary = oci::layer::apply(&mut tar, destination.as_fd(), lower.as_ref().map(AsFd::as_fd), &options)?;
+        for warning in &summary.warnings {
+            tracing::debug!(layer = %layer.id, "{warning}");
         }
-        let record = LayerRecord {
+        let (found, _) = tar.finish().map_err(Error::ReadLayer)?;
+        if found != origin.diff_id.0 {
+            return Err(Error::WrongDiffId { expected: origin.diff_id, found: DiffId(found) });
+        }
+        let record = self.record(below, layer.content, SystemTime::now(), summary.size, Some(origin.diff_id));
+        attempt.commit(Some(layer.id.clone()), &record)?;
+        Ok(())
+    }
+
+    fn lower(&self, below: &Stack) -> Result<Option<OwnedFd>> {
+        if below.layers().is_empty() { Ok(None) } else { self.view(&below.ids()).map(Some) }
+    }
+
+    fn record(
+        &self,
+        below: &Stack,
+        content_id: [u8; 32],
+        created: SystemTime,
+        size: u64,
+        diff_id: Option<DiffId>,
+    ) -> LayerRecord {
+        let since = created.duration_since(UNIX_EPOCH).unwrap_or_default();
+        LayerRecord {
             lowers: below.ids(),
             lowers_content: below.content().0,
-            content_id: content,
-            created: nanoseconds(SystemTime::now()),
+            content_id,
+            created: i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
             userxattr: self.userxattr(),
             size,
-            diff_id: Some(diff_id),
-        };
-        attempt.commit(Some(id.clone()), record)?;
-        Ok(())
+            diff_id,
+        }
+    }
+
+    fn userxattr(&self) -> bool {
+        self.privileges != Privileges::Root
     }
 }

@@ -214,7 +214,8 @@ mod tests {
         (directory, fd)
     }
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\nbroken\napp:x:1000:50::/home/app:\napp:x:7:7:::\nbad:x:y:z\n";
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/sh\n\nbroken\napp:x:1000:50::/home/app:\napp:x:7:7:::\nbad:x:y:z\n";
 
     #[test]
     fn processes_run_as_the_norm_says() {

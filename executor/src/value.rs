@@ -1,16 +1,26 @@
 //! What vertices give: stacks of layers, and directories of the client.
 
 use crate::source::local::LocalSource;
+use crate::source::statcache::StatCache;
 use cache::LayerId;
 use oci::{Descriptor, DiffId, Reference};
 use solver::key::ContentId;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The result of an op.
 #[derive(Clone)]
 pub enum Value {
     Files(Arc<Stack>),
-    Local(Arc<LocalSource>),
+    Local(Arc<Context>),
+}
+
+/// A directory of the client, with what is remembered of its files.
+pub struct Context {
+    pub source: LocalSource,
+    pub digests: StatCache,
+    /// Where the digests are kept between builds.
+    pub digests_path: PathBuf,
 }
 
 /// A file system: layers, bottom first. The empty stack is `scratch`.
@@ -67,6 +77,12 @@ impl Stack {
     /// Equal for stacks of equal content, wherever their layers came from.
     pub fn content(&self) -> ContentId {
         self.content
+    }
+
+    /// The lowest `count` layers.
+    #[must_use]
+    pub fn below(&self, count: usize) -> Stack {
+        self.layers.iter().take(count).cloned().collect()
     }
 }
 

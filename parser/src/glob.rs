@@ -6,11 +6,11 @@
 pub struct BadPattern;
 
 /// Whether `text` has an unescaped `*`, `?` or `[`.
-pub fn has_wildcard(text: &str) -> bool {
+pub fn has_wildcard(text: impl AsRef<[u8]>) -> bool {
     let mut escaped = false;
-    text.chars().any(|c| {
-        let wild = !escaped && matches!(c, '*' | '?' | '[');
-        escaped = !escaped && c == '\\';
+    text.as_ref().iter().any(|byte| {
+        let wild = !escaped && matches!(byte, b'*' | b'?' | b'[');
+        escaped = !escaped && *byte == b'\\';
         wild
     })
 }

@@ -3,7 +3,7 @@
 
 use super::Owner;
 use super::error::{Context, Error};
-use super::patterns;
+
 use super::stat::{self, Stat};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid, XattrFlags};
@@ -31,7 +31,7 @@ impl Attributes<'_> {
         match self.chmod {
             None => Ok(source.mode),
             Some(Chmod::Octal(mode)) => Ok(mode & 0o7777),
-            Some(Chmod::Symbolic(spec)) => patterns::apply_symbolic(spec, source.mode, source.is_dir())
+            Some(Chmod::Symbolic(spec)) => parser::chmod::apply_symbolic(spec, source.mode, source.is_dir())
                 .map_err(|reason| Error::Chmod { spec: spec.clone(), reason: reason.to_string() }),
         }
     }

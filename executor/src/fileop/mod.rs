@@ -12,7 +12,6 @@ mod error;
 mod make;
 mod metadata;
 mod path;
-mod patterns;
 mod remove;
 mod resolve;
 mod select;
@@ -26,7 +25,7 @@ mod walk;
 pub use copy::copy;
 pub use error::Error;
 pub use make::{mkdir, mkfile};
-pub use patterns::PatternMatcher;
+pub use parser::ignore::PatternMatcher;
 pub use unpack::unpack;
 
 pub(crate) use error::{Context, describe};

@@ -8,15 +8,14 @@
 
 use super::error::Error;
 use super::path::{below, clean, join, names, parent_and_name, push, shown};
-use super::patterns::{self, PatternMatcher};
 use super::resolve::{self, Resolved, resolve};
 use super::stat::Stat;
 use super::{SourceTree, walk};
+use parser::glob::has_wildcard;
+use parser::ignore::{MatchState as PatternState, PatternMatcher};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::FileType;
 use solver::op::Selection;
-
-type PatternState = patterns::State;
 
 /// Something that was named or matched, links followed (X3.11, X3.12).
 pub(crate) struct SourceRoot {
@@ -48,7 +47,7 @@ pub(crate) fn select<'a>(tree: &SourceTree<'a>, selection: &Selection) -> Result
     };
     let mut filter = Filter { ignore: tree.ignore, exclude, include: None };
     let Some(pivot) = &selection.parents else {
-        let roots = if selection.wildcard && patterns::has_wildcard(&path) {
+        let roots = if selection.wildcard && has_wildcard(&path) {
             glob(tree, &path)?
         } else {
             vec![named(tree, &path, &path)?]
@@ -66,7 +65,7 @@ pub(crate) fn select<'a>(tree: &SourceTree<'a>, selection: &Selection) -> Result
     let Some(rest) = below(&path, &pivot) else {
         return Err(Error::NotFound { path: shown(&path) });
     };
-    let roots = if selection.wildcard && patterns::has_wildcard(&pivot) {
+    let roots = if selection.wildcard && has_wildcard(&pivot) {
         glob(tree, &pivot)?
     } else {
         match named(tree, &pivot, &path) {
@@ -74,7 +73,7 @@ pub(crate) fn select<'a>(tree: &SourceTree<'a>, selection: &Selection) -> Result
             found => vec![found?],
         }
     };
-    let literal = !(selection.wildcard && patterns::has_wildcard(rest));
+    let literal = !(selection.wildcard && has_wildcard(rest));
     let mut dirs = Vec::new();
     for root in roots {
         if !root.stat.is_dir() {
@@ -155,7 +154,7 @@ fn counts(tree: &SourceTree<'_>, at: &Resolved) -> Result<bool, Error> {
 /// Wildcards, element by element below the fixed part (X3.7). Links on the way are not followed, a match is (X3.12).
 fn glob(tree: &SourceTree<'_>, pattern: &[u8]) -> Result<Vec<SourceRoot>, Error> {
     let elements: Vec<&[u8]> = names(pattern).collect();
-    let fixed = elements.iter().take_while(|name| !patterns::has_wildcard(name)).count();
+    let fixed = elements.iter().take_while(|name| !has_wildcard(name)).count();
     let (fixed, elements) = elements.split_at(fixed);
     let fixed = fixed.join(&b'/');
     // That nothing matches is no error (X3.10), but the fixed part must exist.
@@ -179,7 +178,7 @@ fn glob(tree: &SourceTree<'_>, pattern: &[u8]) -> Result<Vec<SourceRoot>, Error>
         let fd = resolve::open_dirs(tree.root, &path)?;
         let fd = resolve::open_dir(&fd, b".", &path)?;
         let mut entries = walk::read_dir(&fd, &path)?;
-        entries.retain(|entry| patterns::match_path(elements[depth], &entry.name));
+        entries.retain(|entry| matches(elements[depth], &entry.name));
         entries.sort_by(|a, b| b.name.cmp(&a.name));
         let last = depth + 1 == elements.len();
         for entry in entries {
@@ -222,7 +221,7 @@ impl Include {
                         Some(e) if e.windows(2).any(|w| w == b"**") => return true,
                         // Classes and escapes may span more than one element; only plain ones are used to turn back.
                         Some(e) if e.iter().any(|b| matches!(b, b'[' | b']' | b'\\')) => return true,
-                        Some(e) if !patterns::match_path(e, name) => return false,
+                        Some(e) if !matches(e, name) => return false,
                         Some(_) => {}
                     }
                 }
@@ -338,4 +337,9 @@ impl SourceRoot {
             None => Err(Error::Changed { path: shown(&self.path) }),
         }
     }
+}
+
+/// A pattern that is malformed matches nothing (D18.15).
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    parser::glob::match_path(pattern, name).unwrap_or(false)
 }

@@ -112,7 +112,8 @@ fn loopback_up() -> Result<()> {
 fn open_terminal(channel: &OwnedFd) -> Result<OwnedFd> {
     use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
     let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
-    let master = rustix::fs::open("/dev/ptmx", flags, rustix::fs::Mode::empty()).map_err(failed("opening a terminal"))?;
+    let master =
+        rustix::fs::open("/dev/ptmx", flags, rustix::fs::Mode::empty()).map_err(failed("opening a terminal"))?;
     unlockpt(&master).map_err(failed("unlocking the terminal"))?;
     let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
         .map_err(failed("opening the terminal"))?;
@@ -150,9 +151,10 @@ fn become_user(request: &Request, privileges: Privileges) -> Result<()> {
     if privileges == Privileges::SingleId && (user.uid != 0 || user.gid != 0) {
         return Err(Failure {
             step: format!("becoming user {}:{}", user.uid, user.gid),
-            reason: "this user namespace maps a single id: give the user ranges in /etc/subuid and /etc/subgid and install \
+            reason:
+                "this user namespace maps a single id: give the user ranges in /etc/subuid and /etc/subgid and install \
                      newuidmap (Debian: uidmap)"
-                .into(),
+                    .into(),
         });
     }
     for number in 0..=63 {
@@ -174,15 +176,14 @@ fn become_user(request: &Request, privileges: Privileges) -> Result<()> {
     // Without no_new_privs the filter needs CAP_SYS_ADMIN, which the next steps drop (X1.6).
     seccomp::install(privileges).map_err(failed("installing the seccomp profile"))?;
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-    let outside = || failed(format!("becoming user {}:{} (are the ids mapped in /etc/subuid and /etc/subgid?)", user.uid, user.gid));
+    let outside = || {
+        failed(format!("becoming user {}:{} (are the ids mapped in /etc/subuid and /etc/subgid?)", user.uid, user.gid))
+    };
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(outside())?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(outside())?;
     if user.uid == 0 {
-        let sets = CapabilitySets {
-            effective: CAPABILITIES,
-            permitted: CAPABILITIES,
-            inheritable: CapabilitySet::empty(),
-        };
+        let sets =
+            CapabilitySets { effective: CAPABILITIES, permitted: CAPABILITIES, inheritable: CapabilitySet::empty() };
         rustix::thread::set_capabilities(None, sets).map_err(failed("setting the capabilities"))?;
     }
     Ok(())

@@ -145,7 +145,15 @@ fn user_name(uid: u32) -> Option<String> {
 /// In the child: maps 0 to the user, and 1 and up to the range.
 fn write_maps(parent: i32, uids: (u32, (u32, u32)), gids: (u32, (u32, u32))) -> Result<(), String> {
     for (program, (own, (start, length))) in [("newuidmap", uids), ("newgidmap", gids)] {
-        let arguments = [parent.to_string(), "0".into(), own.to_string(), "1".into(), "1".into(), start.to_string(), length.to_string()];
+        let arguments = [
+            parent.to_string(),
+            "0".into(),
+            own.to_string(),
+            "1".into(),
+            "1".into(),
+            start.to_string(),
+            length.to_string(),
+        ];
         let output = Command::new(program).args(arguments).output().map_err(|error| format!("{program}: {error}"))?;
         if !output.status.success() {
             return Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr)));

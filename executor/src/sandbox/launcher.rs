@@ -1,9 +1,7 @@
 //! The program's side: asking the zygote for sandboxes.
 
 use super::SandboxError;
-use super::protocol::{
-    Network, Reply, Request, RequestMount, RequestSource, Security, receive, send, to_memory,
-};
+use super::protocol::{Network, Reply, Request, RequestMount, RequestSource, Security, receive, send, to_memory};
 use crate::users::Identity;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -49,10 +47,18 @@ pub struct ContainerMount {
 }
 
 pub enum MountSource {
-    Detached { mount: OwnedFd, is_directory: bool },
+    Detached {
+        mount: OwnedFd,
+        is_directory: bool,
+    },
     /// Size in bytes, 0 for the kernel's default.
-    Tmpfs { size: u64 },
-    File { content: String, mode: u32 },
+    Tmpfs {
+        size: u64,
+    },
+    File {
+        content: String,
+        mode: u32,
+    },
 }
 
 /// Where a sandbox's output goes.
@@ -149,7 +155,8 @@ impl Launcher {
             errno => SandboxError::System { action: "ask for a sandbox", source: errno.into() },
         })?;
         Ok(Process {
-            channel: AsyncFd::new(ours).map_err(SandboxError::io("watch a socket"))?,
+            channel: AsyncFd::register(ours)
+                .map_err(|failed| SandboxError::System { action: "watch a socket", source: failed.into_parts().1 })?,
             stdout: stdout.map(|(read, _)| read),
             stderr: stderr.map(|(read, _)| read),
         })

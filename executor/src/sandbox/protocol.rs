@@ -5,8 +5,8 @@
 
 use crate::users::Identity;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg,
-    sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
 };
 use serde::{Deserialize, Serialize};
 use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
@@ -62,10 +62,17 @@ pub(super) struct RequestMount {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum RequestSource {
     /// The next descriptor.
-    Detached { is_directory: bool },
+    Detached {
+        is_directory: bool,
+    },
     /// Bytes, 0 for the kernel's default.
-    Tmpfs { size: u64 },
-    File { content: String, mode: u32 },
+    Tmpfs {
+        size: u64,
+    },
+    File {
+        content: String,
+        mode: u32,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -75,7 +82,10 @@ pub(super) enum Reply {
     /// Paths that had to be made in the root for mounts, in order of making.
     Stubs(Vec<String>),
     /// Something before exec failed.
-    Failed { step: String, reason: String },
+    Failed {
+        step: String,
+        reason: String,
+    },
     NotFound,
     NotExecutable,
     /// The wait status.
@@ -89,7 +99,8 @@ pub(super) fn send(socket: BorrowedFd, bytes: &[u8], descriptors: &[BorrowedFd])
     if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(rustix::io::Errno::TOOBIG);
     }
-    rustix::io::retry_on_intr(|| sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)).map(|_| ())
+    rustix::io::retry_on_intr(|| sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL))
+        .map(|_| ())
 }
 
 /// Receives one message; `None` at the end.

@@ -3,14 +3,15 @@
 //! Everything is mounted below the root's descriptor before the root becomes `/`: targets are resolved inside it by the kernel, and the
 //! sources are descriptors, so neither an image's symlinks nor a race can lead a mount astray.
 
+use super::Privileges;
 use super::child::{Failure, Result, failed, last_errno};
 use super::protocol::{Network, Request, RequestSource};
-use super::Privileges;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree, unmount,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree,
+    unmount,
 };
 use std::fs::File;
 use std::io::Write;
@@ -18,9 +19,8 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-const SAFE: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
-    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
-    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+const SAFE: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV).union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 const READONLY: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY;
 const NOSUID: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID;
 
@@ -38,8 +38,17 @@ const DEVICE_LINKS: [(&str, &str); 6] = [
 
 /// X1.65.
 const MASKED: [&str; 11] = [
-    "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-    "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
 ];
 /// X1.66.
 const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
@@ -130,7 +139,8 @@ impl Rootfs<'_> {
             rustix::fs::symlinkat(target, &dev, name).map_err(failed(format!("making /dev/{name}")))?;
         }
         for name in ["pts", "shm", "mqueue"] {
-            rustix::fs::mkdirat(&dev, name, Mode::from_raw_mode(0o755)).map_err(failed(format!("making /dev/{name}")))?;
+            rustix::fs::mkdirat(&dev, name, Mode::from_raw_mode(0o755))
+                .map_err(failed(format!("making /dev/{name}")))?;
         }
         let no_exec = NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let mut options = vec![("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620")];
@@ -242,7 +252,8 @@ impl Rootfs<'_> {
             if open_in(self.root.as_fd(), &path).is_ok() {
                 continue;
             }
-            let parent = open_in(self.root.as_fd(), &parent).map_err(failed(format!("opening the parent of {path}")))?;
+            let parent =
+                open_in(self.root.as_fd(), &parent).map_err(failed(format!("opening the parent of {path}")))?;
             let is_last = index + 1 == parts.len();
             let made = if is_last && !is_directory {
                 create_file(parent.as_fd(), part, 0o644).map(|_| ())
@@ -295,10 +306,9 @@ impl FileMaker {
         let step = || failed("writing a file for the sandbox");
         let file = create_file(self.directory.as_fd(), NAME, mode).map_err(step())?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(step())?;
-        File::from(file).write_all(content.as_bytes()).map_err(|error| Failure {
-            step: "writing a file for the sandbox".into(),
-            reason: error.to_string(),
-        })?;
+        File::from(file)
+            .write_all(content.as_bytes())
+            .map_err(|error| Failure { step: "writing a file for the sandbox".into(), reason: error.to_string() })?;
         let mount = clone_of(self.directory.as_fd(), NAME, false)?;
         // The mount keeps it; the next file takes the name.
         rustix::fs::unlinkat(&self.directory, NAME, AtFlags::empty()).map_err(step())?;
@@ -362,7 +372,14 @@ fn set_attributes(mount: &OwnedFd, attributes: MountAttrFlags, recursive: bool) 
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty C string, and the structure is the kernel's first version with its size given.
     let result = unsafe {
-        libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), c"".as_ptr(), flags, &raw const attr, size_of::<MountAttr>())
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
     };
     if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
@@ -384,7 +401,8 @@ fn resolv_conf(network: Network) -> String {
 
 /// The host's network reaches the host's own resolver; another does not.
 fn filter_resolv_conf(text: &str, keep_loopback: bool) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']) && !line.is_empty()).collect();
+    let lines: Vec<&str> =
+        text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']) && !line.is_empty()).collect();
     let of = |keyword: &str| -> Vec<&str> {
         lines.iter().filter(|line| line.split_whitespace().next() == Some(keyword)).copied().collect()
     };
@@ -418,7 +436,9 @@ mod tests {
     fn resolvers_that_cannot_be_reached_are_dropped() {
         let text = "# comment\nnameserver 127.0.0.53\nnameserver 10.0.0.2\nsearch a b\noptions edns0\nnameserver ::1\n";
         assert_eq!(filter_resolv_conf(text, false), "nameserver 10.0.0.2\nsearch a b\noptions edns0\n", "X1.43, X1.44");
-        assert!(filter_resolv_conf(text, true).starts_with("nameserver 127.0.0.53\nnameserver 10.0.0.2\nnameserver ::1\n"));
+        assert!(
+            filter_resolv_conf(text, true).starts_with("nameserver 127.0.0.53\nnameserver 10.0.0.2\nnameserver ::1\n")
+        );
         assert!(filter_resolv_conf("nameserver 127.0.0.1\n", false).starts_with("nameserver 8.8.8.8\n"));
     }
 }

@@ -67,16 +67,16 @@ pub(super) fn install(privileges: Privileges) -> rustix::io::Result<()> {
 }
 
 fn program(single_id: bool) -> Vec<sock_filter> {
-    let mut program = vec![load(OFFSET_ARCHITECTURE), jump(BPF_JEQ, ARCHITECTURE, 1, 0), ret(DENY), load(OFFSET_NUMBER)];
+    let mut program =
+        vec![load(OFFSET_ARCHITECTURE), jump(BPF_JEQ, ARCHITECTURE, 1, 0), ret(DENY), load(OFFSET_NUMBER)];
     program.extend([jump(BPF_JGE, X32, 0, 1), ret(DENY)]);
     program.extend([equals(libc::SYS_clone3, 1), ret(NOT_IMPLEMENTED)]);
     special(&mut program, libc::SYS_clone, vec![and(NEW_NAMESPACES), jump(BPF_JEQ, 0, 0, 1), ret(ALLOW), ret(DENY)]);
-    special(&mut program, libc::SYS_socket, vec![
-        jump(BPF_JEQ, AF_ALG, 1, 0),
-        jump(BPF_JEQ, AF_VSOCK, 0, 1),
-        ret(DENY),
-        ret(ALLOW),
-    ]);
+    special(
+        &mut program,
+        libc::SYS_socket,
+        vec![jump(BPF_JEQ, AF_ALG, 1, 0), jump(BPF_JEQ, AF_VSOCK, 0, 1), ret(DENY), ret(ALLOW)],
+    );
     let mut personality: Vec<sock_filter> = Vec::new();
     for (index, persona) in PERSONALITIES.iter().enumerate() {
         personality.push(jump(BPF_JEQ, *persona, (PERSONALITIES.len() - index) as u8, 0));
@@ -101,8 +101,12 @@ fn special(program: &mut Vec<sock_filter>, number: i64, block: Vec<sock_filter>)
 
 /// The allowed numbers as ranges, ends inclusive.
 fn ranges() -> Vec<(u32, u32)> {
-    let numbers: BTreeSet<u32> =
-        ALLOWED.iter().chain(ALLOWED_HERE).chain(ALLOWED_NEW).filter_map(|number| u32::try_from(*number).ok()).collect();
+    let numbers: BTreeSet<u32> = ALLOWED
+        .iter()
+        .chain(ALLOWED_HERE)
+        .chain(ALLOWED_NEW)
+        .filter_map(|number| u32::try_from(*number).ok())
+        .collect();
     let mut ranges: Vec<(u32, u32)> = Vec::new();
     for number in numbers {
         match ranges.last_mut() {
@@ -125,10 +129,7 @@ fn tree(ranges: &[(u32, u32)]) -> Vec<sock_filter> {
             let mut tree = match u8::try_from(left.len()) {
                 Ok(length) => vec![jump(BPF_JGE, right[0].0, length, 0)],
                 // Conditional jumps reach 255 instructions; beyond that an unconditional one carries on.
-                Err(_) => vec![
-                    jump(BPF_JGE, right[0].0, 0, 1),
-                    instruction(BPF_JMP, left.len() as u32, 0, 0),
-                ],
+                Err(_) => vec![jump(BPF_JGE, right[0].0, 0, 1), instruction(BPF_JMP, left.len() as u32, 0, 0)],
             };
             tree.extend(left);
             tree.extend(right_tree);

@@ -17,6 +17,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 pub struct ApplyOptions {
     /// Overlay marks go into `user.overlay.*`: needed inside a user namespace.
     pub userxattr: bool,
+    /// Only one id is mapped: files of others become its own, which is told in a warning.
+    pub single_id: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -122,7 +124,7 @@ impl Unpack<'_> {
                 if was_whiteout {
                     self.set_opaque(&directory, &path)?;
                 }
-                set_owner(parent.as_fd(), name, &metadata, &path)?;
+                self.set_owner(parent.as_fd(), name, &metadata, &path)?;
                 self.set_xattrs(XattrTarget::Open(directory.as_fd()), &metadata, FileType::Directory, &path)?;
                 rustix::fs::fchmod(&directory, Mode::from_raw_mode(metadata.mode))
                     .map_err(Error::file("set the mode of", &path))?;
@@ -140,8 +142,8 @@ impl Unpack<'_> {
                     source,
                 })?;
                 self.summary.size += size;
-                rustix::fs::fchown(&file, uid(&metadata), gid(&metadata))
-                    .map_err(|errno| owner_error(errno, &metadata, &path))?;
+                let owned = rustix::fs::fchown(&file, uid(&metadata), gid(&metadata));
+                self.check_owner(owned, &metadata, &path)?;
                 self.set_xattrs(XattrTarget::Open(file.as_fd()), &metadata, FileType::RegularFile, &path)?;
                 rustix::fs::fchmod(&file, Mode::from_raw_mode(metadata.mode))
                     .map_err(Error::file("set the mode of", &path))?;
@@ -171,7 +173,7 @@ impl Unpack<'_> {
                 return Err(Error::Entry { path, reason });
             }
         }
-        set_owner(parent.as_fd(), name, &metadata, &path)?;
+        self.set_owner(parent.as_fd(), name, &metadata, &path)?;
         let kind = if kind.is_symlink() { FileType::Symlink } else { FileType::Fifo };
         self.set_xattrs(XattrTarget::Named(&parent, name), &metadata, kind, &path)?;
         rustix::fs::utimensat(&parent, name, &metadata.times, AtFlags::SYMLINK_NOFOLLOW)
@@ -300,6 +302,24 @@ impl Unpack<'_> {
         }
     }
 
+    fn set_owner(&mut self, parent: BorrowedFd, name: &[u8], metadata: &Metadata, path: &[u8]) -> Result<(), Error> {
+        let owned = rustix::fs::chownat(parent, name, uid(metadata), gid(metadata), AtFlags::SYMLINK_NOFOLLOW);
+        self.check_owner(owned, metadata, path)
+    }
+
+    fn check_owner(&mut self, owned: rustix::io::Result<()>, metadata: &Metadata, path: &[u8]) -> Result<(), Error> {
+        match owned {
+            Err(Errno::INVAL) if self.options.single_id => {
+                let path = path.escape_ascii();
+                self.summary
+                    .warnings
+                    .push(format!("/{path} belongs to {}:{} in the image", metadata.uid, metadata.gid));
+                Ok(())
+            }
+            owned => owned.map_err(|errno| owner_error(errno, metadata, path)),
+        }
+    }
+
     /// X4.40.
     fn set_xattrs(
         &mut self,
@@ -379,7 +399,7 @@ impl Unpack<'_> {
                     times: stat_times(&stat),
                     xattrs: Vec::new(),
                 };
-                set_owner(above.as_fd(), name, &metadata, part)?;
+                self.set_owner(above.as_fd(), name, &metadata, part)?;
                 chmod(above.as_fd(), name, &metadata, part)?;
                 self.directory_times.entry(part.to_owned()).or_insert(metadata.times);
             }
@@ -549,11 +569,6 @@ fn uid(metadata: &Metadata) -> Option<Uid> {
 
 fn gid(metadata: &Metadata) -> Option<Gid> {
     Some(Gid::from_raw(metadata.gid))
-}
-
-fn set_owner(parent: BorrowedFd, name: &[u8], metadata: &Metadata, path: &[u8]) -> Result<(), Error> {
-    rustix::fs::chownat(parent, name, uid(metadata), gid(metadata), AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(|errno| owner_error(errno, metadata, path))
 }
 
 fn owner_error(errno: Errno, metadata: &Metadata, path: &[u8]) -> Error {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-const PLAIN: ApplyOptions = ApplyOptions { userxattr: false };
+const PLAIN: ApplyOptions = ApplyOptions { userxattr: false, single_id: false };
 
 fn open(path: &Path) -> OwnedFd {
     rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap()

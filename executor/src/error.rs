@@ -1,0 +1,62 @@
+use crate::users::UserError;
+use oci::DiffId;
+use std::io;
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An op, a source or an exporter that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// With BuildKit's text, since scripts look for it (X1.98).
+    #[error("process \"{command}\" did not complete successfully: exit code: {code}")]
+    Process { command: String, code: i32 },
+    #[error("process \"{command}\" did not complete successfully: {source}")]
+    User { command: String, source: UserError },
+    #[error(transparent)]
+    Sandbox(#[from] crate::sandbox::SandboxError),
+    #[error(transparent)]
+    File(#[from] crate::fileop::Error),
+    #[error(transparent)]
+    Mount(#[from] crate::mount::MountError),
+    #[error(transparent)]
+    Store(#[from] cache::Error),
+    #[error(transparent)]
+    Layer(#[from] oci::layer::Error),
+    #[error(transparent)]
+    Registry(#[from] oci::registry::Error),
+    #[error("{0}")]
+    Owner(UserError),
+    #[error("cannot read the layer: {0}")]
+    ReadLayer(io::Error),
+    #[error("the image's layer {found} is not the one that its config names ({expected})")]
+    WrongDiffId { expected: DiffId, found: DiffId },
+    #[error("{reference}: the image's manifest {problem}")]
+    Manifest { reference: String, problem: String },
+    #[error("no match for platform in manifest: {reference} has no image for {platform}: not found")]
+    NoPlatform { reference: String, platform: String },
+    #[error("there is no context called {0:?}")]
+    NoContext(String),
+    #[error("this step needs files where it was given a directory of the client, or the reverse")]
+    WrongInput,
+    #[error("cannot write {path}: {source}")]
+    Write { path: String, source: io::Error },
+    #[error("a thread of the build ended early: {0}")]
+    ThreadGone(String),
+    #[error("{0}")]
+    Export(String),
+}
+
+impl Error {
+    pub(crate) fn write(path: impl std::fmt::Display) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Write { path: path.to_string(), source }
+    }
+}
+
+/// Runs work that blocks on a thread that may.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(gone) if gone.is_panic() => std::panic::resume_unwind(gone.into_panic()),
+        Err(gone) => Err(Error::ThreadGone(gone.to_string())),
+    }
+}

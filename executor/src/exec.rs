@@ -1,0 +1,232 @@
+//! Runs an `Exec` op: a process in a sandbox over its first input, and what it wrote as a layer.
+
+use crate::error::{Error, Result, blocking};
+use crate::mount;
+use crate::output;
+use crate::sandbox::{Container, ContainerMount, Exit, MountSource, Network, Process, Security, Stdio};
+use crate::snapshot::Draft;
+use crate::stubs;
+use crate::users::{self, Identity, UserError};
+use crate::value::{Stack, Value};
+use crate::worker::LocalWorker;
+use cache::{CacheMountLease, Sharing};
+use rustix::fs::{FileType, Mode};
+use solver::op::{self, CacheSharing, Exec, MountKind};
+use solver::schedule::OpTask;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+const HOST_NAME: &str = "buildkitsandbox";
+
+/// What must live as long as the process does.
+#[derive(Default)]
+struct Held {
+    leases: Vec<CacheMountLease>,
+    /// Upper directories of writable binds: what is written there is dropped (X2.11).
+    drafts: Vec<Draft>,
+}
+
+impl LocalWorker {
+    pub(crate) async fn exec(&self, exec: &Exec, task: &OpTask<'_, Value>) -> Result<Value> {
+        for input in task.inputs {
+            self.materialise(input, task).await?;
+        }
+        let Some(Value::Files(below)) = task.inputs.first() else { return Err(Error::WrongInput) };
+        let prepared = {
+            let (this, exec, inputs, below) = (self.clone(), exec.clone(), task.inputs.to_vec(), below.clone());
+            blocking(move || this.prepare(&exec, &inputs, &below)).await?
+        };
+        let Prepared { draft, container, held } = prepared;
+        let mut process = self.launcher.launch(container, Stdio::Pipes)?;
+        let exit = wait(&mut process, task).await?;
+        drop(held);
+        if exit.code != 0 {
+            // A command that could not be started counts as failed with 1 (X1.2).
+            let code = if exit.start_error.is_some() { 1 } else { exit.code };
+            return Err(Error::Process { command: shown(&exec.args), code });
+        }
+        let (snapshots, adopt) = (self.snapshots.clone(), task.adopt);
+        let stack = blocking(move || {
+            stubs::remove(draft.root.as_fd(), &exit.stubs);
+            snapshots.commit(draft, adopt)
+        })
+        .await?;
+        Ok(Value::Files(Arc::new(stack)))
+    }
+
+    fn prepare(&self, exec: &Exec, inputs: &[Value], below: &Stack) -> Result<Prepared> {
+        let draft = self.snapshots.draft(below)?;
+        let identity = users::process_identity(draft.root.as_fd(), &exec.user)
+            .map_err(|source: UserError| Error::User { command: shown(&exec.args), source })?;
+        let mut held = Held::default();
+        let mut mounts = Vec::with_capacity(exec.mounts.len());
+        for mount in &exec.mounts {
+            mounts.push(ContainerMount {
+                target: mount.target.clone(),
+                readonly: mount.readonly,
+                source: self.mount_source(mount, inputs, &mut held)?,
+            });
+        }
+        let root = rustix::io::fcntl_dupfd_cloexec(&draft.root, 0).map_err(|errno| mount::MountError::Mount {
+            what: "the root".into(),
+            source: errno.into(),
+            detail: String::new(),
+        })?;
+        let hosts = self.options.extra_hosts.iter().filter(|(_, name)| exec.extra_hosts.contains(name));
+        let container = Container {
+            root,
+            args: exec.args.clone(),
+            env: self.environment(exec, &identity),
+            cwd: exec.cwd.clone(),
+            user: identity,
+            hostname: exec.hostname.clone().unwrap_or_else(|| HOST_NAME.to_owned()),
+            network: match exec.network {
+                op::Network::None => Network::None,
+                op::Network::Default | op::Network::Host => Network::Host,
+            },
+            security: Security::Default,
+            mounts,
+            extra_hosts: hosts.cloned().collect(),
+            root_point: self.store().empty_directory(),
+            scratch_point: self.store().root().join("trash"),
+        };
+        Ok(Prepared { draft, container, held })
+    }
+
+    /// HOME and proxies are the executor's, so that they are no part of a key (X1.16, X1.18).
+    fn environment(&self, exec: &Exec, identity: &Identity) -> Vec<String> {
+        let mut env = exec.env.clone();
+        if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+            env.push(format!("HOME={}", identity.home));
+        }
+        for (name, value) in self.options.proxies.iter().filter(|(_, value)| !value.is_empty()) {
+            env.push(format!("{}={value}", name.to_uppercase()));
+            env.push(format!("{}={value}", name.to_lowercase()));
+        }
+        env
+    }
+
+    fn mount_source(&self, mount: &op::Mount, inputs: &[Value], held: &mut Held) -> Result<MountSource> {
+        match &mount.kind {
+            MountKind::Bind { from, source } => {
+                let root = self.input_root(inputs.get(*from), !mount.readonly, held)?;
+                detached(mount::bind(root.as_fd(), source).map_err(|error| not_found(error, source))?)
+            }
+            MountKind::Cache { id, sharing, from, source, mode, uid, gid } => {
+                // Another base, owner or mode is another directory (X2.18, X2.19).
+                let base = from.and_then(|from| match inputs.get(from) {
+                    Some(Value::Files(stack)) => Some(hex::encode(stack.content().0)),
+                    _ => None,
+                });
+                let name = format!("{id}:{}:{mode:o}:{uid}:{gid}", base.unwrap_or_default());
+                let sharing = match sharing {
+                    CacheSharing::Shared => Sharing::Shared,
+                    CacheSharing::Private => Sharing::Private,
+                    CacheSharing::Locked => Sharing::Locked,
+                };
+                let lease = self.store().cache_mount(&name, sharing)?;
+                let directory = mount::open_directory(lease.path())?;
+                if lease.is_new {
+                    self.seed(&directory, from.and_then(|from| inputs.get(from)), source, (*uid, *gid), *mode)?;
+                }
+                held.leases.push(lease);
+                detached(mount::bind(directory.as_fd(), "/")?)
+            }
+            MountKind::Tmpfs { size } => Ok(MountSource::Tmpfs { size: *size }),
+            MountKind::File { content, mode } => Ok(MountSource::File { content: content.clone(), mode: *mode }),
+        }
+    }
+
+    /// Gives a new cache directory its owner and first content (X2.21 to X2.24).
+    fn seed(
+        &self,
+        directory: &OwnedFd,
+        from: Option<&Value>,
+        source: &str,
+        owner: (u32, u32),
+        mode: u32,
+    ) -> Result<()> {
+        if let Some(Value::Files(stack)) = from {
+            let view = self.snapshots.view(&stack.ids())?;
+            let selection = op::Selection::tree(source);
+            crate::fileop::copy(&crate::fileop::CopyRequest {
+                source: crate::fileop::SourceTree { root: view.as_fd(), ignore: None, ignore_name: "" },
+                destination: directory.as_fd(),
+                selection: &selection,
+                to: "/",
+                owner: crate::fileop::Owner::Keep,
+                chmod: None,
+                unpack: false,
+            })?;
+        }
+        let failed = |errno: rustix::io::Errno| Error::Write { path: "a cache directory".into(), source: errno.into() };
+        let (uid, gid) = (rustix::fs::Uid::from_raw(owner.0), rustix::fs::Gid::from_raw(owner.1));
+        rustix::fs::fchown(directory, Some(uid), Some(gid)).map_err(failed)?;
+        rustix::fs::fchmod(directory, Mode::from_raw_mode(mode)).map_err(failed)
+    }
+
+    /// A view of an input: writable ones take their writes with them when they end.
+    fn input_root(&self, input: Option<&Value>, writable: bool, held: &mut Held) -> Result<OwnedFd> {
+        match input {
+            Some(Value::Files(stack)) if writable => {
+                let draft = self.snapshots.draft(stack)?;
+                let root = rustix::io::fcntl_dupfd_cloexec(&draft.root, 0)
+                    .map_err(|errno| Error::Write { path: "a mount".into(), source: errno.into() })?;
+                held.drafts.push(draft);
+                Ok(root)
+            }
+            Some(Value::Files(stack)) => self.snapshots.view(&stack.ids()),
+            // Ignored files must not show, and the client's own must not change: a copy of what is not ignored.
+            Some(Value::Local(context)) => {
+                let draft = self.snapshots.draft(&Stack::default())?;
+                crate::fileop::copy(&crate::fileop::CopyRequest {
+                    source: context.source.tree(),
+                    destination: draft.root.as_fd(),
+                    selection: &op::Selection::tree("/"),
+                    to: "/",
+                    owner: crate::fileop::Owner::Set(0, 0),
+                    chmod: None,
+                    unpack: false,
+                })?;
+                let root = rustix::io::fcntl_dupfd_cloexec(&draft.root, 0)
+                    .map_err(|errno| Error::Write { path: "a mount".into(), source: errno.into() })?;
+                held.drafts.push(draft);
+                Ok(root)
+            }
+            None => Err(Error::WrongInput),
+        }
+    }
+}
+
+struct Prepared {
+    draft: Draft,
+    container: Container,
+    held: Held,
+}
+
+fn detached(mount: OwnedFd) -> Result<MountSource> {
+    let stat =
+        rustix::fs::fstat(&mount).map_err(|errno| Error::Write { path: "a mount".into(), source: errno.into() })?;
+    let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    Ok(MountSource::Detached { mount, is_directory })
+}
+
+fn not_found(error: mount::MountError, source: &str) -> Error {
+    match error {
+        mount::MountError::Open { .. } => crate::fileop::Error::NotFound { path: source.to_owned() }.into(),
+        error => error.into(),
+    }
+}
+
+/// The arguments as BuildKit's error shows them (X5.33).
+fn shown(args: &[String]) -> String {
+    args.join(" ").replace('\\', "\\\\").replace('"', "\\\"")
+}
+
+/// Passes the output on until the process has ended and its pipes are empty.
+async fn wait(process: &mut Process, task: &OpTask<'_, Value>) -> Result<Exit> {
+    let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
+    let streams = output::forward(stdout, stderr, &task.vertex, task.events);
+    let (exit, ()) = futures_util::future::join(process.wait(), streams).await;
+    Ok(exit?)
+}

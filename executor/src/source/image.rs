@@ -1,0 +1,271 @@
+//! Base images: what a name stands for, and their layers, fetched when a step needs their files and not before.
+
+use crate::error::{Error, Result, blocking};
+use crate::snapshot::Snapshots;
+use crate::value::{Layer, LayerOrigin, Stack};
+use cache::{LayerId, Store};
+use oci::registry::Client;
+use oci::{Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, MediaType, Platform, Reference};
+use solver::event::{Event, EventSink, StatusEvent};
+use solver::lower::{ImageResolver, ResolvedImage};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+const MAX_DOCUMENT: u64 = 4 << 20;
+const MEMO: &str = "image";
+
+/// Finds images in the store and in registries. Cheap to clone.
+#[derive(Clone)]
+pub struct Images {
+    store: Store,
+    client: Client,
+    /// Ask the registry, whatever the store knows.
+    pull: bool,
+}
+
+impl Images {
+    pub fn new(store: Store, client: Client, pull: bool) -> Self {
+        Images { store, client, pull }
+    }
+
+    /// What `reference` stands for: an image of the store, one that an earlier build resolved, or the registry's.
+    async fn find(&self, reference: &Reference, platform: &Platform) -> Result<ResolvedImage> {
+        let memo = format!("{reference} {platform}");
+        if !self.pull {
+            if let Ok(found) = self.store.find(&reference.to_string(), Some(&reference.to_string()))
+                && let Some(image) = self.stored(&found.image.descriptor, reference, platform)?
+            {
+                return Ok(image);
+            }
+            if let Some(digests) = self.store.memo(MEMO, &memo)?
+                && let Ok(digests) = serde_json::from_slice::<(Digest, Digest)>(&digests)
+                && let Ok(config) = self.config_of(reference, &digests.0)
+            {
+                return Ok(ResolvedImage { manifest: digests.0, digest: digests.1, config });
+            }
+        }
+        let image = self.fetch(reference, platform).await?;
+        let digests = serde_json::to_vec(&(image.manifest, image.digest)).unwrap_or_default();
+        self.store.put_memo(MEMO, &memo, &digests)?;
+        Ok(image)
+    }
+
+    /// An image of the store; `None` if the store has it for other platforms only.
+    fn stored(
+        &self,
+        descriptor: &Descriptor,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Option<ResolvedImage>> {
+        let digest = self.digest(reference, descriptor)?;
+        let manifest = match descriptor.media_type() {
+            MediaType::ImageIndex => {
+                let index: ImageIndex = self.document(reference, &digest)?;
+                match oci::platform::select(index.manifests(), platform) {
+                    Some(selected) => self.digest(reference, selected)?,
+                    None => return Ok(None),
+                }
+            }
+            _ => digest,
+        };
+        Ok(Some(ResolvedImage { manifest, digest, config: self.config_of(reference, &manifest)? }))
+    }
+
+    /// Asks the registry, and keeps manifest and config.
+    async fn fetch(&self, reference: &Reference, platform: &Platform) -> Result<ResolvedImage> {
+        let (media_type, digest, bytes) = self.client.manifest(reference).await?;
+        self.store.put_blob(&bytes)?;
+        let manifest = match is_index(&media_type) {
+            false => digest,
+            true => {
+                let index: ImageIndex = parse(reference, &bytes)?;
+                let selected = oci::platform::select(index.manifests(), platform).ok_or_else(|| Error::NoPlatform {
+                    reference: reference.to_string(),
+                    platform: platform.to_string(),
+                })?;
+                let selected = self.digest(reference, selected)?;
+                if !self.store.has_blob(&selected) {
+                    let (_, _, bytes) = self.client.manifest(&reference.with_digest(selected)).await?;
+                    self.store.put_blob(&bytes)?;
+                }
+                selected
+            }
+        };
+        let document: ImageManifest = self.document(reference, &manifest)?;
+        let config = self.digest(reference, document.config())?;
+        if !self.store.has_blob(&config) {
+            let bytes = self.client.fetch_blob_bytes(reference, document.config(), MAX_DOCUMENT).await?;
+            self.store.put_blob(&bytes)?;
+        }
+        Ok(ResolvedImage { manifest, digest, config: self.config_of(reference, &manifest)? })
+    }
+
+    /// Fetches an image whole: documents and layers. Gives the descriptor of what the name stood for.
+    pub async fn pull(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        vertex: &str,
+        events: &EventSink,
+    ) -> Result<Descriptor> {
+        let image = self.fetch(reference, platform).await?;
+        let manifest: ImageManifest = self.document(reference, &image.manifest)?;
+        let layers: Vec<_> = manifest.layers().iter().collect();
+        self.download(reference, &layers, vertex, events).await?;
+        let size = self.store.read_blob(&image.manifest, MAX_DOCUMENT)?.len() as u64;
+        let media_type = manifest.media_type().clone().unwrap_or(MediaType::ImageManifest);
+        let mut descriptor = Descriptor::new(media_type, size, image.manifest.to_spec());
+        descriptor.set_platform(Some(image.config.platform().to_spec()));
+        Ok(descriptor)
+    }
+
+    fn config_of(&self, reference: &Reference, manifest: &Digest) -> Result<ImageConfig> {
+        let manifest: ImageManifest = self.document(reference, manifest)?;
+        self.document(reference, &self.digest(reference, manifest.config())?)
+    }
+
+    fn document<T: serde::de::DeserializeOwned>(&self, reference: &Reference, digest: &Digest) -> Result<T> {
+        parse(reference, &self.store.read_blob(digest, MAX_DOCUMENT)?)
+    }
+
+    fn digest(&self, reference: &Reference, descriptor: &Descriptor) -> Result<Digest> {
+        Digest::try_from(descriptor.digest())
+            .map_err(|error| Error::Manifest { reference: reference.to_string(), problem: error.to_string() })
+    }
+
+    /// The layers of an image whose documents are in the store. None of them need exist as a directory.
+    pub fn stack(&self, reference: &str, manifest: &Digest) -> Result<Stack> {
+        let reference: Reference = reference.parse().map_err(|error: oci::reference::InvalidReference| {
+            Error::Manifest { reference: reference.to_owned(), problem: error.to_string() }
+        })?;
+        let document: ImageManifest = self.document(&reference, manifest)?;
+        let config: ImageConfig = self.config_of(&reference, manifest)?;
+        let diff_ids = &config.rootfs.diff_ids;
+        if diff_ids.len() != document.layers().len() {
+            let problem = format!("has {} layers where its config names {}", document.layers().len(), diff_ids.len());
+            return Err(Error::Manifest { reference: reference.to_string(), problem });
+        }
+        let layers = document.layers().iter().enumerate().map(|(index, descriptor)| {
+            let diff_id = diff_ids[index];
+            let chain = oci::digest::chain_id(&diff_ids[..=index]).unwrap_or(diff_id.0);
+            Layer {
+                id: LayerId::of_chain(&chain),
+                content: *diff_id.0.bytes(),
+                origin: Some(Arc::new(LayerOrigin {
+                    reference: reference.clone(),
+                    descriptor: descriptor.clone(),
+                    diff_id,
+                })),
+            }
+        });
+        Ok(layers.collect())
+    }
+
+    pub async fn unpack_quietly(&self, snapshots: &Snapshots, stack: &Stack) -> Result<()> {
+        let (sender, _) = tokio::sync::mpsc::unbounded_channel();
+        self.unpack(snapshots, stack, "", &EventSink::new(sender)).await
+    }
+
+    /// Makes the missing layers of a stack: fetched at the same time, unpacked from the bottom up. Others that want the same layer
+    /// wait for the first.
+    pub async fn unpack(&self, snapshots: &Snapshots, stack: &Stack, vertex: &str, events: &EventSink) -> Result<()> {
+        let mut missing = Vec::new();
+        for (index, layer) in stack.layers().iter().enumerate() {
+            if let Some(origin) = &layer.origin
+                && !self.store.has_layer(&layer.id)?
+            {
+                missing.push((index, layer.clone(), origin.clone()));
+            }
+        }
+        let Some((_, _, first)) = missing.first() else { return Ok(()) };
+        let descriptors: Vec<_> = missing.iter().map(|(_, _, origin)| &origin.descriptor).collect();
+        self.download(&first.reference, &descriptors, vertex, events).await?;
+        for (index, layer, origin) in missing {
+            let (store, snapshots, below) = (self.store.clone(), snapshots.clone(), stack.below(index));
+            blocking(move || {
+                let _lock = store.lock_key(blake3::hash(layer.id.to_string().as_bytes()).as_bytes())?;
+                if store.has_layer(&layer.id)? {
+                    return Ok(());
+                }
+                snapshots.unpack(&layer, &origin, &below)
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Fetches the blobs that the store does not have, at the same time.
+    pub async fn download(
+        &self,
+        reference: &Reference,
+        descriptors: &[&Descriptor],
+        vertex: &str,
+        events: &EventSink,
+    ) -> Result<()> {
+        let downloads = descriptors.iter().map(|descriptor| self.download_one(reference, descriptor, vertex, events));
+        futures_util::future::try_join_all(downloads).await?;
+        Ok(())
+    }
+
+    async fn download_one(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        vertex: &str,
+        events: &EventSink,
+    ) -> Result<()> {
+        let digest = self.digest(reference, descriptor)?;
+        if self.store.has_blob(&digest) {
+            return Ok(());
+        }
+        let (store, key) = (self.store.clone(), *digest.bytes());
+        let _lock = blocking(move || Ok(store.lock_key(&key)?)).await?;
+        if self.store.has_blob(&digest) {
+            return Ok(());
+        }
+        let started = SystemTime::now();
+        let total = descriptor.size();
+        let mut shown = 0;
+        let mut report = |current: u64, done: bool| {
+            // A line for each twentieth is enough to watch.
+            if done || current >= shown + total / 20 {
+                shown = current;
+                let now = SystemTime::now();
+                events.send(Event::Status(StatusEvent {
+                    vertex: vertex.to_owned(),
+                    id: digest.to_string(),
+                    current,
+                    total,
+                    timestamp: now,
+                    started: Some(started),
+                    completed: done.then_some(now),
+                }));
+            }
+        };
+        let mut sink = oci::registry::SyncWriter(self.store.blob_writer()?);
+        self.client.blob(reference, descriptor, &mut sink, &mut |current| report(current, false)).await?;
+        sink.0.commit(Some((digest, total)))?;
+        report(total, true);
+        Ok(())
+    }
+}
+
+impl ImageResolver for Images {
+    type Error = Error;
+
+    async fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<ResolvedImage> {
+        self.find(reference, platform).await
+    }
+}
+
+fn is_index(media_type: &MediaType) -> bool {
+    matches!(media_type, MediaType::ImageIndex)
+        || media_type.as_ref() == "application/vnd.docker.distribution.manifest.list.v2+json"
+}
+
+fn parse<T: serde::de::DeserializeOwned>(reference: &Reference, bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| Error::Manifest {
+        reference: reference.to_string(),
+        problem: format!("is not valid: {error}"),
+    })
+}
