@@ -14,10 +14,12 @@ pub mod layer;
 pub mod layout;
 pub mod platform;
 pub mod reference;
+pub mod registries;
 pub mod registry;
 
 pub use digest::{DiffId, Digest};
 pub use image::ImageConfig;
 pub use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
-pub use platform::Platform;
-pub use reference::Reference;
+pub use platform::{InvalidPlatform, Platform};
+pub use reference::{InvalidReference, Reference};
+pub use registries::RegistriesConf;
