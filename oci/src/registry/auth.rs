@@ -33,7 +33,7 @@ pub(super) struct Authenticator {
     /// What each host asked for.
     schemes: Mutex<HashMap<String, Scheme>>,
     logins: Mutex<HashMap<(String, String), Credential>>,
-    tokens: Mutex<HashMap<(String, Scope), Arc<tokio::sync::Mutex<Slot>>>>,
+    tokens: Mutex<HashMap<(String, Scope), SharedSlot>>,
 }
 
 /// Who asks for what, for tokens and for messages.
@@ -54,6 +54,9 @@ enum Scheme {
     Bearer { realm: String, service: Option<String> },
     Basic,
 }
+
+/// Locked while its token is being fetched.
+type SharedSlot = Arc<tokio::sync::Mutex<Slot>>;
 
 #[derive(Default)]
 struct Slot {
@@ -136,7 +139,7 @@ impl Authenticator {
         }
     }
 
-    fn slot(&self, asker: &Asker<'_>) -> Arc<tokio::sync::Mutex<Slot>> {
+    fn slot(&self, asker: &Asker<'_>) -> SharedSlot {
         lock(&self.tokens).entry((asker.host.to_owned(), asker.scope.clone())).or_default().clone()
     }
 

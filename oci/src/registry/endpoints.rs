@@ -3,7 +3,7 @@
 //! A mirror's "not found" is no answer yet, since the registry behind it may know more. If that one cannot be reached,
 //! "not found" is what the caller needs to hear: within seconds, and with the other failure as a note.
 
-use super::error::Error;
+use super::error::{Chain, Error};
 use super::request::Shared;
 use crate::registries::Endpoint;
 
@@ -19,17 +19,16 @@ impl<'a> Attempts<'a> {
         Attempts { shared, what, failures: Vec::new() }
     }
 
-    /// Called before `endpoint` is asked: an error if that would only take time.
-    pub(super) async fn worthwhile(&mut self, endpoint: &Endpoint) -> Result<(), Error> {
+    /// Asked before each endpoint: false if asking it would only take time, which counts as its failure.
+    pub(super) async fn worthwhile(&mut self, endpoint: &'a Endpoint) -> bool {
         if !self.failures.iter().any(|(_, error)| error.is_not_found()) {
-            return Ok(());
+            return true;
         }
-        match self.shared.reaches(endpoint).await {
-            Ok(()) => Ok(()),
-            Err(why) => {
-                let mut notes = self.notes();
-                notes.push(why);
-                Err(Error::NotFound { what: self.what.to_owned(), notes })
+        match self.shared.reaches(endpoint, self.what).await {
+            Ok(()) => true,
+            Err(error) => {
+                self.failed(endpoint, error);
+                false
             }
         }
     }
@@ -39,32 +38,36 @@ impl<'a> Attempts<'a> {
         self.failures.push((endpoint, error));
     }
 
-    /// The error for the whole. There is always an endpoint, hence a last failure.
+    /// The error for the whole: that of the last endpoint, which is the registry itself, with the others' as notes.
     pub(super) fn into_error(mut self) -> Error {
-        let Some((endpoint, last)) = self.failures.pop() else {
-            return Error::NotFound { what: self.what.to_owned(), notes: Vec::new() };
-        };
-        let missing_elsewhere = self.failures.iter().any(|(_, error)| error.is_not_found());
-        if last.is_unreachable() && missing_elsewhere {
-            let mut notes = self.notes();
-            notes.push(format!("{}: {last}", endpoint.host));
-            return Error::NotFound { what: self.what.to_owned(), notes };
+        let not_found = |notes| Error::NotFound { what: self.what.to_owned(), notes };
+        let missing_somewhere = self.failures.iter().any(|(_, error)| error.is_not_found());
+        match self.failures.last() {
+            None => return not_found(Vec::new()),
+            Some((_, last)) if last.is_unreachable() && missing_somewhere => {
+                return not_found(self.failures.iter().map(note).collect());
+            }
+            Some((_, last)) if last.is_not_found() => {
+                // Where all say the same, nothing needs to be added.
+                let notes = self.failures.iter().filter(|(_, error)| !error.is_not_found()).map(note).collect();
+                return not_found(notes);
+            }
+            Some(_) => {}
         }
-        // Where all say the same, nothing needs to be added.
-        let notes = if last.is_not_found() {
-            self.failures.retain(|(_, error)| !error.is_not_found());
-            self.notes()
-        } else {
-            self.notes()
-        };
-        last.with_notes(notes)
+        match self.failures.pop() {
+            None => Error::NotFound { what: self.what.to_owned(), notes: Vec::new() },
+            Some((_, last)) => last.with_notes(self.failures.iter().map(note).collect()),
+        }
     }
+}
 
-    fn notes(&self) -> Vec<String> {
-        let note = |(endpoint, error): &(&Endpoint, Error)| match error {
-            Error::NotFound { .. } => format!("mirror {} does not have it", endpoint.host),
-            error => format!("mirror {}: {error}", endpoint.host),
-        };
-        self.failures.iter().map(note).collect()
+fn note((endpoint, error): &(&Endpoint, Error)) -> String {
+    let kind = if endpoint.is_mirror() { "mirror " } else { "" };
+    match error {
+        Error::NotFound { .. } => format!("{kind}{} does not have it", endpoint.host),
+        Error::Connect { url, cause, .. } => {
+            format!("{kind}{}: cannot connect to {url}: {}", endpoint.host, Chain(&**cause))
+        }
+        error => format!("{kind}{}: {error}", endpoint.host),
     }
 }

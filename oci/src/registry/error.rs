@@ -114,7 +114,7 @@ impl Error {
     /// Adds what happened at other endpoints.
     pub(super) fn with_notes(mut self, more: Vec<String>) -> Self {
         match &mut self {
-            Error::NotFound { notes, .. } | Error::Connect { notes, .. } => notes.extend(more),
+            Error::Connect { notes, .. } => notes.extend(more),
             Error::Status { detail, .. } | Error::Denied { detail, .. } if !more.is_empty() => {
                 let separator = if detail.is_empty() { "" } else { "; " };
                 detail.push_str(&format!("{separator}{}", more.join("; ")));

@@ -8,6 +8,7 @@
 //! `request` sends one request to one endpoint for as long as it makes sense, `pull` and `push` are what callers use.
 
 mod auth;
+mod body;
 mod challenge;
 mod credentials;
 mod endpoints;

@@ -76,7 +76,9 @@ impl Client {
         let endpoints = self.registries.endpoints_for(reference)?;
         let mut attempts = Attempts::new(&self.shared, &what);
         for endpoint in &endpoints {
-            attempts.worthwhile(endpoint).await?;
+            if !attempts.worthwhile(endpoint).await {
+                continue;
+            }
             match self.resolve_at(endpoint, reference, &what).await {
                 Ok(resolved) => return Ok(resolved),
                 Err(error) => attempts.failed(endpoint, error),
@@ -92,7 +94,9 @@ impl Client {
         let endpoints = self.registries.endpoints_for(reference)?;
         let mut attempts = Attempts::new(&self.shared, &what);
         for endpoint in &endpoints {
-            attempts.worthwhile(endpoint).await?;
+            if !attempts.worthwhile(endpoint).await {
+                continue;
+            }
             match self.manifest_at(endpoint, reference, &what).await {
                 Ok(manifest) => return Ok(manifest),
                 Err(error) => attempts.failed(endpoint, error),
@@ -135,7 +139,9 @@ impl Client {
         let endpoints = self.registries.endpoints_for(reference)?;
         let mut attempts = Attempts::new(&self.shared, &what);
         for (index, endpoint) in endpoints.iter().enumerate() {
-            attempts.worthwhile(endpoint).await?;
+            if !attempts.worthwhile(endpoint).await {
+                continue;
+            }
             let last = index + 1 == endpoints.len();
             match self.blob_from(&Source::Endpoint(endpoint), last, &mut ingest, sink, progress).await {
                 Err(error) if ingest.may_go_on(&error) => attempts.failed(endpoint, error),
@@ -159,7 +165,9 @@ impl Client {
         let endpoints = self.registries.endpoints_for(reference)?;
         let mut attempts = Attempts::new(&self.shared, &what);
         for (index, endpoint) in endpoints.iter().enumerate() {
-            attempts.worthwhile(endpoint).await?;
+            if !attempts.worthwhile(endpoint).await {
+                continue;
+            }
             let last = index + 1 == endpoints.len();
             // Each endpoint begins anew, so that one that lies does not spoil the next one's answer.
             let mut ingest = Ingest::new(&what, descriptor)?;

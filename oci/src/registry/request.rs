@@ -8,7 +8,7 @@ use super::transport::{Body, BoxError, Failure, Outgoing, Transport, empty, is_l
 use crate::registries::Endpoint;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -219,25 +219,27 @@ impl Shared {
 
     /// Whether the endpoint's host can be connected to at all, with little patience and a memory: asked where a mirror
     /// has answered already, so that an unreachable origin costs seconds, and those once.
-    pub(super) async fn reaches(&self, endpoint: &Endpoint) -> Result<(), String> {
+    pub(super) async fn reaches(&self, endpoint: &Endpoint, what: &str) -> Result<(), Error> {
         let host = self.host(&endpoint.host);
+        let scheme = if is_loopback(&endpoint.host) { "http" } else { "https" };
+        let Ok(url) = endpoint_url(scheme, endpoint, "") else {
+            return Ok(());
+        };
+        let failed = |why: String| self.failed(Failure::Connect { url: url.clone(), cause: why.into() }, what);
         if let Some((since, why)) = lock(&host.unreachable).as_ref()
             && since.elapsed() < UNREACHABLE
         {
-            return Err(why.clone());
+            return Err(failed(why.clone()));
         }
-        let scheme = if is_loopback(&endpoint.host) { "http" } else { "https" };
-        let url = endpoint_url(scheme, endpoint, "").map_err(|why| format!("{}: {why}", endpoint.host))?;
-        let reached = self.transport.reaches(&url, PROBE.min(self.transport.timing.connect)).await;
-        // An insecure host without a port may listen on the other one.
-        if reached.is_err() && endpoint.insecure {
-            return Ok(());
+        match self.transport.reaches(&url, PROBE.min(self.transport.timing.connect)).await {
+            Ok(()) => Ok(()),
+            // An insecure host without a port may listen on the other one.
+            Err(_) if endpoint.insecure => Ok(()),
+            Err(error) => {
+                *lock(&host.unreachable) = Some((Instant::now(), error.to_string()));
+                Err(failed(error.to_string()))
+            }
         }
-        reached.map_err(|error| {
-            let why = format!("{} cannot be reached: {error}", endpoint.host);
-            *lock(&host.unreachable) = Some((Instant::now(), why.clone()));
-            why
-        })
     }
 
     pub(super) fn failed(&self, failure: Failure, what: &str) -> Error {
