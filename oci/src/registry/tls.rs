@@ -5,9 +5,11 @@
 //! (R6.1.3, R6.1.4): `*.crt` are authorities, `X.cert` with `X.key` is a client's certificate.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -22,11 +24,11 @@ pub(super) struct Tls {
 
 impl Tls {
     pub(super) fn new() -> Self {
-        Tls {
-            directories: vec!["/etc/containers/certs.d".into(), "/etc/docker/certs.d".into()],
-            system_roots: OnceLock::new(),
-            by_host: Mutex::new(HashMap::new()),
-        }
+        Self::with_directories(vec!["/etc/containers/certs.d".into(), "/etc/docker/certs.d".into()])
+    }
+
+    pub(super) fn with_directories(directories: Vec<PathBuf>) -> Self {
+        Tls { directories, system_roots: OnceLock::new(), by_host: Mutex::default() }
     }
 
     /// The settings for `host` (with its port, as names write it). Without `verify`, any certificate will do. Reads
@@ -50,13 +52,17 @@ impl Tls {
             .map_err(|error| error.to_string())?;
         let builder = if verify {
             let mut roots = self.system_roots.get_or_init(system_roots).clone();
-            roots.add_parsable_certificates(own.authorities);
+            roots.add_parsable_certificates(own.authorities.iter().cloned());
             if roots.is_empty() {
                 return Err(
                     "no trusted certificate authorities found; install ca-certificates or set SSL_CERT_FILE".into()
                 );
             }
-            builder.with_root_certificates(roots)
+            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .map_err(|error| error.to_string())?;
+            let verifier = AcceptOwn { usual: verifier, own: own.authorities };
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
         } else {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
         };
@@ -113,6 +119,57 @@ fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(loaded.certs);
     roots
+}
+
+/// Certificates are verified as usual. Besides, a registry may show the very certificate that its directory holds: the
+/// self-signed one that Docker's documentation has people make is marked as an authority, which is otherwise refused.
+#[derive(Debug)]
+struct AcceptOwn {
+    usual: Arc<WebPkiServerVerifier>,
+    own: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for AcceptOwn {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let refused = match self.usual.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+            Ok(verified) => return Ok(verified),
+            Err(error) => error,
+        };
+        if !self.own.contains(certificate) {
+            return Err(refused);
+        }
+        verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.usual.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.usual.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.usual.supported_verify_schemes()
+    }
 }
 
 /// For registries that the configuration calls insecure. Signatures are still checked, so that the session is at

@@ -83,13 +83,22 @@ pub(super) struct Outgoing<'a> {
 
 impl Transport {
     pub(super) fn new(user_agent: &str, timing: Timing) -> Self {
+        Self::with_proxies(user_agent, timing, Tls::new(), Matcher::from_env())
+    }
+
+    #[cfg(test)]
+    fn with_tls(user_agent: &str, timing: Timing, tls: Tls) -> Self {
+        Self::with_proxies(user_agent, timing, tls, Matcher::from_env())
+    }
+
+    fn with_proxies(user_agent: &str, timing: Timing, tls: Tls, proxies: Matcher) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(timing.connect));
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(Duration::from_secs(60)));
-        let proxies = Arc::new(Matcher::from_env());
-        let tls = Arc::new(Tls::new());
+        let proxies = Arc::new(proxies);
+        let tls = Arc::new(tls);
         let client = |verify| {
             let connector = Connector {
                 tcp: tcp.clone(),
@@ -378,6 +387,135 @@ mod tests {
         for host in ["localhost.example", "128.0.0.1", "example.com:127", "[::2]:5000", "10.0.0.1", ""] {
             assert!(!is_loopback(host), "{host}");
         }
+    }
+
+    /// Answers requests on a loopback port, over TLS with a certificate of its own for localhost.
+    fn tls_server() -> u16 {
+        use rustls::pki_types::pem::PemObject;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+        use std::io::{Read as _, Write as _};
+        let pem = include_bytes!("../../tests/registry_support/localhost.pem");
+        let chain = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().unwrap();
+        let key = PrivateKeyDer::from_pem_slice(pem).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        let config = Arc::new(config);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let connection = rustls::ServerConnection::new(config.clone()).unwrap();
+                let mut stream = rustls::StreamOwned::new(connection, stream);
+                if stream.read(&mut [0; 4096]).is_ok() {
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                    stream.conn.send_close_notify();
+                    let _ = stream.flush();
+                }
+            }
+        });
+        port
+    }
+
+    async fn get(transport: &Transport, url: &str, insecure: bool) -> Result<StatusCode, BoxError> {
+        let outgoing = Outgoing {
+            method: Method::GET,
+            url: url.parse().unwrap(),
+            headers: HeaderMap::new(),
+            authorization: None,
+            body: &empty,
+            insecure,
+            patience: Some(Duration::from_secs(5)),
+        };
+        match transport.send(outgoing).await {
+            Ok((response, _)) => Ok(response.status()),
+            Err(Failure::Connect { cause, .. } | Failure::Interrupted { cause, .. }) => Err(cause),
+            Err(Failure::Protocol { why, .. }) => Err(why.into()),
+        }
+    }
+
+    /// R6.1.3, R6.1.4, R6.1.6.
+    #[tokio::test]
+    async fn certificates_are_verified_unless_told_otherwise() {
+        let port = tls_server();
+        let url = format!("https://localhost:{port}/v2/");
+        let directory = tempfile::tempdir().unwrap();
+        let tls = || Tls::with_directories(vec![directory.path().to_owned()]);
+        let transport = || Transport::with_tls("test", Timing::default(), tls());
+        let text = get(&transport(), &url, false).await.unwrap_err();
+        let text = super::super::error::Chain(&*text).to_string();
+        assert!(text.contains("certificate"), "{text}");
+        assert_eq!(get(&transport(), &url, true).await.unwrap(), StatusCode::OK);
+        let own = directory.path().join(format!("localhost:{port}"));
+        std::fs::create_dir(&own).unwrap();
+        std::fs::write(own.join("ca.crt"), include_bytes!("../../tests/registry_support/localhost.pem")).unwrap();
+        assert_eq!(get(&transport(), &url, false).await.unwrap(), StatusCode::OK);
+        // The name counts even so.
+        let other = format!("127.0.0.1:{port}");
+        std::fs::rename(&own, directory.path().join(&other)).unwrap();
+        let error = get(&transport(), &format!("https://{other}/"), false).await.unwrap_err();
+        let text = super::super::error::Chain(&*error).to_string();
+        assert!(text.contains("not valid for"), "{text}");
+    }
+
+    /// R6.1.6.
+    #[tokio::test]
+    async fn a_host_that_speaks_no_tls_is_told_from_one_that_is_not_trusted() {
+        use super::super::request::wants_plain_http;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let plain = format!("localhost:{}", listener.local_addr().unwrap().port());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = std::io::Write::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n");
+            }
+        });
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let transport = Transport::new("test", Timing::default());
+        let cause = get(&transport, &format!("https://{plain}/"), true).await.unwrap_err();
+        assert!(wants_plain_http(&cause, &plain), "{cause:?}");
+        let cause = get(&transport, &format!("https://localhost:{}/", tls_server()), false).await.unwrap_err();
+        assert!(!wants_plain_http(&cause, "localhost"), "{cause:?}");
+        let cause = get(&transport, &format!("https://localhost:{closed}/"), true).await.unwrap_err();
+        assert!(wants_plain_http(&cause, "localhost"), "{cause:?}");
+        assert!(!wants_plain_http(&cause, "localhost:1"), "{cause:?}");
+    }
+
+    /// A proxy is asked for the whole URL, and for a tunnel.
+    #[tokio::test]
+    async fn proxies_are_used() {
+        use std::io::{BufRead as _, Write as _};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = format!("http://user:pass@{}", listener.local_addr().unwrap());
+        let (lines, seen) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let mut head = String::new();
+                for line in
+                    io::BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty())
+                {
+                    head.push_str(&line.to_ascii_lowercase());
+                    head.push('\n');
+                }
+                let _ = lines.send(head);
+                let _ = (&stream).write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
+            }
+        });
+        let matcher = Matcher::builder().all(proxy).no("direct.example").build();
+        let transport = Transport::with_proxies("test", Timing::default(), Tls::new(), matcher);
+        assert_eq!(get(&transport, "http://r.example/v2/", false).await.unwrap(), StatusCode::NO_CONTENT);
+        let head = seen.recv().unwrap();
+        assert!(head.starts_with("get http://r.example/v2/ http/1.1\n"), "{head}");
+        assert!(head.contains("proxy-authorization: basic "), "{head}");
+        // 204 is not what a tunnel opens with.
+        get(&transport, "https://r.example/v2/", true).await.unwrap_err();
+        let head = seen.recv().unwrap();
+        assert!(head.starts_with("connect r.example:443 http/1.1\n"), "{head}");
+        assert!(head.contains("proxy-authorization: basic "), "{head}");
+        assert!(proxy_for(&transport.proxies, &"http://localhost:5000/".parse().unwrap()).is_none());
+        assert!(proxy_for(&transport.proxies, &"http://direct.example/".parse().unwrap()).is_none());
     }
 
     #[test]
