@@ -3,6 +3,7 @@
 //! The crate's main types, in the order in which a pull meets them:
 //!
 //! - [`Reference`] names an image; [`Platform`] says which of an index's images is meant.
+//! - [`RegistriesConf`] says which hosts to ask for it, and [`registry::Client`] asks them, and pushes.
 //! - [`Digest`] and [`DiffId`] are the two content addresses: of stored bytes, and of an uncompressed layer.
 //! - [`ImageConfig`] is the config document, with Docker's extensions. Descriptors, manifests and indexes are those of `oci_spec`.
 

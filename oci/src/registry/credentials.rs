@@ -228,9 +228,12 @@ async fn run_helper(helper: &str, server: &str) -> Result<Option<Credential>, St
     if helper.contains('/') {
         return Err(format!("{helper:?} is not the name of a credential helper"));
     }
-    let program = format!("docker-credential-{helper}");
+    ask_helper(&format!("docker-credential-{helper}"), server).await
+}
+
+async fn ask_helper(program: &str, server: &str) -> Result<Option<Credential>, String> {
     let failed = |why: &dyn fmt::Display| format!("{program}: {why}");
-    let mut child = tokio::process::Command::new(&program)
+    let mut child = tokio::process::Command::new(program)
         .arg("get")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -382,6 +385,33 @@ mod tests {
         assert_eq!(file.helper_for("x.example"), Some("all"));
         assert_eq!(server_name("registry-1.docker.io"), DOCKER_HUB);
         assert_eq!(server_name("gcr.io"), "gcr.io");
+    }
+
+    /// R6.2.16.
+    #[tokio::test]
+    async fn helpers_are_asked_on_standard_input() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("docker-credential-test");
+        let script = r#"#!/bin/sh
+            [ "$1" = get ] || exit 3
+            case $(cat) in
+                known.example) echo '{"ServerURL":"known.example","Username":"u","Secret":"p"}' ;;
+                token.example) echo '{"ServerURL":"token.example","Username":"<token>","Secret":"t"}' ;;
+                odd.example) echo 'no JSON, but hush' ;;
+                broken.example) echo 'keychain is locked'; exit 1 ;;
+                *) echo 'credentials not found in native keychain'; exit 1 ;;
+            esac"#;
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let program = program.to_str().unwrap();
+        assert_eq!(ask_helper(program, "known.example").await, Ok(Some(password("u", "p"))));
+        assert_eq!(ask_helper(program, "token.example").await, Ok(Some(Credential::IdentityToken("t".into()))));
+        assert_eq!(ask_helper(program, "other.example").await, Ok(None));
+        let error = ask_helper(program, "broken.example").await.unwrap_err();
+        assert!(error.contains("keychain is locked"), "{error}");
+        let error = ask_helper(program, "odd.example").await.unwrap_err();
+        assert!(error.contains("not JSON") && !error.contains("hush"), "{error}");
     }
 
     #[test]

@@ -117,7 +117,10 @@ impl Transport {
             verified: client(true),
             unverified: client(false),
             proxies,
-            user_agent: HeaderValue::from_str(user_agent).unwrap_or_else(|_| HeaderValue::from_static("rbuild")),
+            user_agent: HeaderValue::from_str(user_agent)
+                .ok()
+                .filter(|value| !value.is_empty())
+                .unwrap_or_else(|| HeaderValue::from_static("rbuild")),
             timing,
         }
     }
