@@ -125,6 +125,12 @@ impl Reference {
         Reference { digest: Some(digest), ..self.clone() }
     }
 
+    /// The same repository's content with this digest, under no tag: a child of an index, say.
+    #[must_use]
+    pub fn at_digest(&self, digest: Digest) -> Self {
+        Reference { tag: None, ..self.with_digest(digest) }
+    }
+
     /// The same name with `tag` and without a digest.
     pub fn with_tag(&self, tag: &str) -> Result<Self, InvalidReference> {
         if !is_tag(tag) {
@@ -346,6 +352,7 @@ mod tests {
         assert_eq!(pinned.to_string(), format!("docker.io/library/busybox:1@{DIGEST}"));
         assert_eq!(pinned.with_tag("2").unwrap().to_string(), "docker.io/library/busybox:2");
         assert!(pinned.with_tag("a/b").is_err());
+        assert_eq!(parse("busybox:1").at_digest(digest).to_string(), format!("docker.io/library/busybox@{DIGEST}"));
         assert_eq!(serde_json::to_value(&pinned).unwrap(), serde_json::json!(pinned.to_string()));
     }
 
