@@ -1,1 +1,6 @@
-//! Exporters.
+//! What becomes of a build's result: an image of the store, an archive, files, a push.
+
+pub mod archive;
+pub mod image;
+pub mod push;
+pub mod tree;

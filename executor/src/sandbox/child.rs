@@ -8,7 +8,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// A step of the preparation that failed.
 pub(super) struct Failure {
@@ -261,9 +261,4 @@ fn exec_one(path: &CString, args: &[CString], env: &[CString]) -> Errno {
 
 pub(super) fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
-}
-
-/// For callers that hold a descriptor only.
-pub(super) fn borrow(descriptor: &OwnedFd) -> BorrowedFd<'_> {
-    descriptor.as_fd()
 }

@@ -154,12 +154,10 @@ impl Launcher {
             rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET => SandboxError::ZygoteGone,
             errno => SandboxError::System { action: "ask for a sandbox", source: errno.into() },
         })?;
-        Ok(Process {
-            channel: AsyncFd::register(ours)
-                .map_err(|failed| SandboxError::System { action: "watch a socket", source: failed.into_parts().1 })?,
-            stdout: stdout.map(|(read, _)| read),
-            stderr: stderr.map(|(read, _)| read),
-        })
+        // SAFETY: the descriptor is owned, and stays open and the same until the AsyncFd is dropped.
+        let channel = unsafe { AsyncFd::register(ours) }
+            .map_err(|failed| SandboxError::System { action: "watch a socket", source: failed.into_parts().1 })?;
+        Ok(Process { channel, stdout: stdout.map(|(read, _)| read), stderr: stderr.map(|(read, _)| read) })
     }
 }
 

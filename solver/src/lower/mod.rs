@@ -86,7 +86,6 @@ pub async fn lower<R: ImageResolver>(dockerfile: &Dockerfile, options: &LowerOpt
         expander: Expander::new(dockerfile.directives.escape),
         global: global_scope(dockerfile, options, &platform)?,
         platform,
-        dockerfile,
         options,
         graph: Graph::default(),
         images: HashMap::new(),
@@ -134,7 +133,6 @@ fn global_scope(dockerfile: &Dockerfile, options: &LowerOptions, target: &Platfo
 
 /// Lowering in progress: what all stages share.
 struct Lowering<'a> {
-    dockerfile: &'a Dockerfile,
     options: &'a LowerOptions,
     expander: Expander,
     global: Environment,

@@ -1,0 +1,242 @@
+//! Makes an image of a stack of layers: layer blobs, config, manifest, all in the store.
+
+use crate::error::{Error, Result};
+use crate::snapshot::Snapshots;
+use crate::source::image::Images;
+use crate::value::{Layer, Stack};
+use cache::{LayerBlob, LayerRecord};
+use oci::codec::{Compression, Encoder, HashingWriter};
+use oci::image::{History, ImageConfig};
+use oci::layer::TarOptions;
+use oci::{Descriptor, DiffId, Digest, MediaType};
+use rayon::prelude::*;
+use serde_json::json;
+use solver::event::Task;
+use std::io::{BufWriter, Write};
+use std::os::fd::AsFd;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+#[derive(Clone, Copy, Debug)]
+pub struct ImageOptions {
+    /// Of new layers; those of a base stay as they are (R4.4.4).
+    pub compression: Compression,
+    /// Docker's media types instead of OCI's.
+    pub docker_types: bool,
+}
+
+/// An image in the store.
+#[derive(Clone, Debug)]
+pub struct BuiltImage {
+    /// Of the manifest.
+    pub descriptor: Descriptor,
+    pub config: Digest,
+    /// The layers of bases that the store has no blob of: an archive needs them, a registry perhaps not.
+    pub missing: Vec<Descriptor>,
+}
+
+/// Writes an image with the layers of `stack`, all blobs of its base included.
+pub async fn complete(
+    snapshots: &Snapshots,
+    images: &Images,
+    stack: &Stack,
+    config: &ImageConfig,
+    base_history: usize,
+    options: ImageOptions,
+    task: &Task,
+) -> Result<BuiltImage> {
+    let origins = stack.layers().iter().filter_map(|layer| layer.origin.as_ref());
+    for origin in origins {
+        images.download(&origin.reference, &[&origin.descriptor], task.digest(), task.sink()).await?;
+    }
+    let (snapshots, stack, config) = (snapshots.clone(), stack.clone(), config.clone());
+    let image = crate::error::blocking(move || build(&snapshots, &stack, config, base_history, options)).await?;
+    task.status(format!("exporting manifest {}", image.descriptor.digest()), 0, 0, true);
+    task.status(format!("exporting config {}", image.config), 0, 0, true);
+    Ok(image)
+}
+
+fn build(
+    snapshots: &Snapshots,
+    stack: &Stack,
+    mut config: ImageConfig,
+    base_history: usize,
+    options: ImageOptions,
+) -> Result<BuiltImage> {
+    let layers: Result<Vec<_>> =
+        stack.layers().par_iter().map(|layer| layer_descriptor(snapshots, layer, options)).collect();
+    let layers = layers?;
+    config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
+    let times: Vec<Option<i64>> = layers.iter().map(|layer| layer.created).collect();
+    fill_history(&mut config, base_history, &times);
+    let config_bytes = serde_json::to_vec(&config).map_err(|error| Error::Export(error.to_string()))?;
+    let config_digest = snapshots.store().put_blob(&config_bytes)?;
+    let (manifest_type, config_type) = match options.docker_types {
+        false => (MediaType::ImageManifest.to_string(), MediaType::ImageConfig.to_string()),
+        true => (
+            "application/vnd.docker.distribution.manifest.v2+json".to_owned(),
+            "application/vnd.docker.container.image.v1+json".to_owned(),
+        ),
+    };
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": manifest_type,
+        "config": {"mediaType": config_type, "digest": config_digest, "size": config_bytes.len()},
+        "layers": layers.iter().map(|layer| &layer.descriptor).collect::<Vec<_>>(),
+    });
+    let bytes = serde_json::to_vec(&manifest).map_err(|error| Error::Export(error.to_string()))?;
+    let digest = snapshots.store().put_blob(&bytes)?;
+    let mut descriptor = Descriptor::new(MediaType::from(manifest_type.as_str()), bytes.len() as u64, digest.to_spec());
+    descriptor.set_platform(Some(config.platform().to_spec()));
+    Ok(BuiltImage { descriptor, config: config_digest, missing: Vec::new() })
+}
+
+struct ImageLayer {
+    descriptor: Descriptor,
+    diff_id: DiffId,
+    /// Nanoseconds; a base's layers have their times in its history.
+    created: Option<i64>,
+}
+
+fn layer_descriptor(snapshots: &Snapshots, layer: &Layer, options: ImageOptions) -> Result<ImageLayer> {
+    if let Some(origin) = &layer.origin {
+        let mut descriptor = origin.descriptor.clone();
+        let media_type = family(&descriptor.media_type().to_string(), options.docker_types);
+        descriptor.set_media_type(MediaType::from(media_type.as_str()));
+        return Ok(ImageLayer { descriptor, diff_id: origin.diff_id, created: None });
+    }
+    let store = snapshots.store();
+    let record = store
+        .layer(&layer.id)?
+        .ok_or_else(|| Error::Export(format!("layer {} has left the store while it was exported", layer.id)))?;
+    let codec = options.compression.key();
+    let blob = match store.layer_blob(&layer.id, &codec)? {
+        Some(blob) => blob,
+        None => {
+            let blob = write_layer(snapshots, layer, &record, options.compression)?;
+            store.put_layer_blob(&layer.id, &codec, &blob)?;
+            blob
+        }
+    };
+    let media_type = MediaType::from(options.compression.media_type(options.docker_types));
+    let descriptor = Descriptor::new(media_type, blob.size, blob.digest.to_spec());
+    Ok(ImageLayer { descriptor, diff_id: blob.diff_id, created: Some(record.created) })
+}
+
+/// Tar, digest, compression and digest again, in one pass.
+fn write_layer(
+    snapshots: &Snapshots,
+    layer: &Layer,
+    record: &LayerRecord,
+    compression: Compression,
+) -> Result<LayerBlob> {
+    let store = snapshots.store();
+    let upper = crate::mount::open_directory(&store.layer_path(&layer.id))?;
+    let lower = if record.lowers.is_empty() { None } else { Some(snapshots.view(&record.lowers)?) };
+    let changes = oci::layer::diff(upper.as_fd(), lower.as_ref().map(AsFd::as_fd))?;
+    let blob = store.blob_writer()?;
+    let encoder = Encoder::new(compression, blob).map_err(Error::write("a layer"))?;
+    let mut tar = BufWriter::with_capacity(256 * 1024, HashingWriter::new(encoder));
+    oci::layer::write_tar(&changes, upper.as_fd(), &TarOptions::default(), &mut tar)?;
+    tar.flush().map_err(Error::write("a layer"))?;
+    let hashing = tar.into_inner().map_err(|error| Error::write("a layer")(error.into_error()))?;
+    let (encoder, diff_id, _) = hashing.finish();
+    let blob = encoder.finish().map_err(Error::write("a layer"))?;
+    let (digest, size) = blob.commit(None)?;
+    Ok(LayerBlob { diff_id: DiffId(diff_id), digest, size })
+}
+
+/// All layers of a manifest are of one family of types (R4.5.2).
+fn family(media_type: &str, docker: bool) -> String {
+    let compression = if media_type.ends_with("zstd") {
+        Compression::ZSTD
+    } else if media_type.ends_with("gzip") {
+        Compression::GZIP
+    } else {
+        Compression::None
+    };
+    let known = media_type.starts_with("application/vnd.oci.image.layer.v1")
+        || media_type.starts_with("application/vnd.docker.image.rootfs.diff");
+    if known { compression.media_type(docker).to_owned() } else { media_type.to_owned() }
+}
+
+/// D16.9, D16.10, R4.7.5 to R4.7.8: entries of layers take their layer's time, the others that of the next or the last layer entry.
+fn fill_history(config: &mut ImageConfig, base_history: usize, times: &[Option<i64>]) {
+    let described = config.history.iter().filter(|entry| !entry.empty_layer).count();
+    for _ in described..times.len() {
+        // Bases without a history: their layers come first.
+        let position = base_history.min(config.history.len());
+        let comment = Some("buildkit.exporter.image.v0".to_owned());
+        config.history.insert(position, History { comment, ..Default::default() });
+    }
+    let mut layers = times.iter();
+    let mut undated = Vec::new();
+    let mut last = None;
+    for index in 0..config.history.len() {
+        let entry = &mut config.history[index];
+        let time = if entry.empty_layer { None } else { layers.next().copied().flatten() };
+        if entry.created.is_some() {
+            last = entry.created.clone();
+            continue;
+        }
+        undated.push(index);
+        if let Some(text) = time.map(rfc3339) {
+            for index in undated.drain(..) {
+                config.history[index].created = Some(text.clone());
+            }
+            last = Some(text);
+        }
+    }
+    let now = || rfc3339(i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos()).unwrap_or(0));
+    let last = last.unwrap_or_else(now);
+    for index in undated {
+        config.history[index].created = Some(last.clone());
+    }
+    config.created = Some(config.history.last().and_then(|entry| entry.created.clone()).unwrap_or(last));
+}
+
+fn rfc3339(nanoseconds: i64) -> String {
+    OffsetDateTime::from_unix_timestamp_nanos(nanoseconds.into())
+        .ok()
+        .and_then(|time| time.format(&Rfc3339).ok())
+        .unwrap_or_else(|| "1970-01-01T00:00:00Z".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(empty_layer: bool, created: Option<&str>) -> History {
+        History { empty_layer, created: created.map(str::to_owned), ..Default::default() }
+    }
+
+    #[test]
+    fn entries_take_the_time_of_a_layer() {
+        let history =
+            vec![entry(false, Some("2020-01-01T00:00:00Z")), entry(true, None), entry(false, None), entry(true, None)];
+        let mut config = ImageConfig { history, ..Default::default() };
+        fill_history(&mut config, 1, &[None, Some(1_600_000_000_000_000_000)]);
+        let times: Vec<_> = config.history.iter().map(|entry| entry.created.clone().unwrap()).collect();
+        let layer = "2020-09-13T12:26:40Z";
+        assert_eq!(times, ["2020-01-01T00:00:00Z", layer, layer, layer]);
+        assert_eq!(config.created.as_deref(), Some(layer));
+    }
+
+    #[test]
+    fn layers_without_history_get_entries() {
+        let mut config = ImageConfig { history: vec![entry(false, None)], ..Default::default() };
+        fill_history(&mut config, 0, &[None, Some(0)]);
+        assert_eq!(config.history.iter().filter(|entry| !entry.empty_layer).count(), 2, "D16.10");
+        assert!(config.history.iter().all(|entry| entry.created.is_some()));
+    }
+
+    #[test]
+    fn media_types_stay_in_one_family() {
+        assert_eq!(
+            family("application/vnd.docker.image.rootfs.diff.tar.gzip", false),
+            Compression::GZIP.media_type(false)
+        );
+        assert_eq!(family("application/vnd.oci.image.layer.v1.tar", true), Compression::None.media_type(true));
+        assert_eq!(family("application/x-other", false), "application/x-other");
+    }
+}
