@@ -31,8 +31,6 @@ pub struct BuiltImage {
     /// Of the manifest.
     pub descriptor: Descriptor,
     pub config: Digest,
-    /// The layers of bases that the store has no blob of: an archive needs them, a registry perhaps not.
-    pub missing: Vec<Descriptor>,
 }
 
 /// Writes an image with the layers of `stack`, all blobs of its base included.
@@ -88,7 +86,7 @@ fn build(
     let digest = snapshots.store().put_blob(&bytes)?;
     let mut descriptor = Descriptor::new(MediaType::from(manifest_type.as_str()), bytes.len() as u64, digest.to_spec());
     descriptor.set_platform(Some(config.platform().to_spec()));
-    Ok(BuiltImage { descriptor, config: config_digest, missing: Vec::new() })
+    Ok(BuiltImage { descriptor, config: config_digest })
 }
 
 struct ImageLayer {

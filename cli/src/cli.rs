@@ -1,0 +1,120 @@
+//! The command line. Doc comments of the arguments are the help texts.
+
+use crate::commands::*;
+use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Builds OCI images from Dockerfiles: no daemon, no root.
+///
+/// Without a command, `rbuild` builds: `rbuild -t user/name .`
+#[derive(Parser)]
+#[command(name = "rbuild", version, max_term_width = 100)]
+pub struct Cli {
+    /// Where images and caches are kept
+    #[arg(long, global = true, env = "RBUILD_ROOT", value_name = "DIR")]
+    pub root: Option<PathBuf>,
+
+    /// Say more about what happens
+    #[arg(short = 'D', long, global = true)]
+    pub debug: bool,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Build an image from a Dockerfile (the default command)
+    Build(Box<build::BuildArgs>),
+    /// List the images of the store
+    Images(images::ImagesArgs),
+    /// Give an image another name
+    Tag(tag::TagArgs),
+    /// Remove names, and images without any
+    Rmi(rmi::RmiArgs),
+    /// Show images as JSON
+    Inspect(inspect::InspectArgs),
+    /// Show how an image came to be
+    History(history::HistoryArgs),
+    /// Fetch an image from a registry
+    Pull(pull::PullArgs),
+    /// Send an image to a registry
+    Push(push::PushArgs),
+    /// Run a program in an image
+    Run(run::RunArgs),
+    /// Make an image of a root file system in a tar
+    Import(import::ImportArgs),
+    /// Read images from an archive
+    Load(load::LoadArgs),
+    /// Write images to an archive
+    Save(save::SaveArgs),
+    /// Show the version
+    Version(version::VersionArgs),
+}
+
+const COMMANDS: [&str; 14] = [
+    "build", "images", "tag", "rmi", "inspect", "history", "pull", "push", "run", "import", "load", "save", "version",
+    "help",
+];
+const GLOBAL_WITH_VALUE: [&str; 1] = ["--root"];
+
+/// Puts `build` in front of arguments that do not begin with a command. A directory that is called like a command is `./images`.
+pub fn with_default_command(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let args: Vec<OsString> = args.collect();
+    let mut at = 1;
+    while let Some(arg) = args.get(at).and_then(|arg| arg.to_str()) {
+        if COMMANDS.contains(&arg) || matches!(arg, "-h" | "--help" | "-V" | "--version") {
+            return args;
+        }
+        if GLOBAL_WITH_VALUE.contains(&arg) {
+            at += 2;
+        } else if arg.starts_with("--root=") || arg == "--debug" || arg == "-D" {
+            at += 1;
+        } else {
+            break;
+        }
+    }
+    if at >= args.len() {
+        // Nothing at all: the help says more than an error would.
+        return args.into_iter().chain(["--help".into()]).collect();
+    }
+    let mut args = args;
+    args.insert(at, "build".into());
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn definitions_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn build_is_the_default() {
+        let with = |args: &[&str]| {
+            let args = with_default_command(args.iter().map(OsString::from));
+            args.iter().map(|arg| arg.to_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(with(&["rbuild", "-t", "a", "."]), "rbuild build -t a .");
+        assert_eq!(with(&["rbuild", "--root", "/x", "."]), "rbuild --root /x build .");
+        assert_eq!(with(&["rbuild", "images"]), "rbuild images");
+        assert_eq!(with(&["rbuild", "./images"]), "rbuild build ./images");
+        assert_eq!(with(&["rbuild", "--root=/x", "images"]), "rbuild --root=/x images");
+        assert_eq!(with(&["rbuild", "--help"]), "rbuild --help");
+    }
+
+    #[test]
+    fn flags_stand_before_and_after_the_context() {
+        let cli = Cli::try_parse_from(with_default_command(
+            ["rbuild", "--tag=a", ".", "--target", "x", "--build-arg", "K=V"].iter().map(OsString::from),
+        ))
+        .unwrap();
+        let Command::Build(build) = cli.command else { panic!("not a build") };
+        assert_eq!((build.tags, build.target.as_deref()), (vec!["a".to_owned()], Some("x")));
+    }
+}

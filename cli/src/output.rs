@@ -1,0 +1,244 @@
+//! `--output` (R5.1 to R5.10): what becomes of the result.
+
+use oci::codec::Compression;
+use std::path::PathBuf;
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum OutputSpec {
+    /// The store, under these names, pushed too if asked for.
+    Image { names: Vec<String>, push: bool, format: ImageFormat },
+    /// An OCI layout or docker archive in a file, or on standard output.
+    Archive { docker: bool, destination: Destination, names: Vec<String>, format: ImageFormat },
+    /// The files, in a directory.
+    Local(PathBuf),
+    /// The files, as a tar.
+    Tar(Destination),
+    /// Nothing but the cache.
+    CacheOnly,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Destination {
+    Stdout,
+    File(PathBuf),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ImageFormat {
+    /// `None`: what suits the output.
+    pub compression: Option<Compression>,
+    pub docker_types: bool,
+}
+
+const TYPES: [&str; 7] = ["oci", "docker", "tar", "local", "image", "registry", "cacheonly"];
+
+impl OutputSpec {
+    /// Parses a flag's value.
+    pub fn parse(text: &str) -> Result<OutputSpec, String> {
+        let fields = csv(text)?;
+        // R5.1: one word is a directory, and `-` a tar on standard output.
+        if let [only] = fields.as_slice()
+            && !only.contains('=')
+        {
+            return Ok(match only.as_str() {
+                "-" => OutputSpec::Tar(Destination::Stdout),
+                path => OutputSpec::Local(path.into()),
+            });
+        }
+        let mut values = Fields::default();
+        for field in &fields {
+            let (key, value) = field.split_once('=').unwrap_or((field, ""));
+            values.set(&key.to_lowercase(), value, field.contains('='))?;
+        }
+        values.finish(text)
+    }
+
+    /// Whether the output is an image, which alone has an id.
+    pub fn is_image(&self) -> bool {
+        matches!(self, OutputSpec::Image { .. } | OutputSpec::Archive { .. })
+    }
+
+    pub fn is_stdout(&self) -> bool {
+        matches!(
+            self,
+            OutputSpec::Tar(Destination::Stdout) | OutputSpec::Archive { destination: Destination::Stdout, .. }
+        )
+    }
+
+    /// R5.7: tags name what has no name.
+    pub fn with_names(self, tags: &[String]) -> OutputSpec {
+        match self {
+            OutputSpec::Image { names, push, format } if names.is_empty() => {
+                OutputSpec::Image { names: tags.to_vec(), push, format }
+            }
+            OutputSpec::Archive { docker, destination, names, format } if names.is_empty() => {
+                OutputSpec::Archive { docker, destination, names: tags.to_vec(), format }
+            }
+            other => other,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Fields {
+    kind: Option<String>,
+    destination: Option<String>,
+    names: Vec<String>,
+    push: bool,
+    compression: Option<String>,
+    level: Option<i32>,
+    docker_types: bool,
+}
+
+impl Fields {
+    fn set(&mut self, key: &str, value: &str, has_value: bool) -> Result<(), String> {
+        let flag = || match value {
+            "" if !has_value => Ok(true),
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err(format!("invalid value {value:?} for {key}: expected true or false")),
+        };
+        match key {
+            "type" => self.kind = Some(value.to_lowercase()),
+            "dest" => self.destination = Some(value.to_owned()),
+            "name" => self.names = value.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+            "push" => self.push = flag()?,
+            "compression" => self.compression = Some(value.to_owned()),
+            "compression-level" => {
+                let level = value.parse().map_err(|_| format!("invalid compression-level {value:?}: expected a number"))?;
+                self.level = Some(level);
+            }
+            "oci-mediatypes" => self.docker_types = !flag()?,
+            "tar" if flag()? => {}
+            "store" if flag()? => {}
+            "unpack" | "force-compression" | "name-canonical" | "push-by-digest" | "rewrite-timestamp" if !flag()? => {}
+            "platform-split" => {}
+            key => return Err(format!("output option {key:?} is not supported yet")),
+        }
+        Ok(())
+    }
+
+    fn finish(self, text: &str) -> Result<OutputSpec, String> {
+        let format = ImageFormat { compression: self.compression()?, docker_types: self.docker_types };
+        let file = |destination: Option<String>| match destination.as_deref() {
+            None | Some("" | "-") => Destination::Stdout,
+            Some(path) => Destination::File(path.into()),
+        };
+        match self.kind.as_deref() {
+            Some("image") => Ok(OutputSpec::Image { names: self.names, push: self.push, format }),
+            Some("registry") => Ok(OutputSpec::Image { names: self.names, push: true, format }),
+            Some("oci") => Ok(OutputSpec::Archive { docker: false, destination: file(self.destination), names: self.names, format }),
+            // Without a destination docker loads the image; here that is the store (R5.9.7).
+            Some("docker") => match self.destination {
+                None => Ok(OutputSpec::Image { names: self.names, push: false, format }),
+                destination => {
+                    Ok(OutputSpec::Archive { docker: true, destination: file(destination), names: self.names, format })
+                }
+            },
+            Some("tar") => Ok(OutputSpec::Tar(file(self.destination))),
+            Some("local") => match self.destination {
+                Some(path) if path != "-" && !path.is_empty() => Ok(OutputSpec::Local(path.into())),
+                _ => Err(format!("output {text:?}: dest is required for local output")),
+            },
+            Some("cacheonly") => Ok(OutputSpec::CacheOnly),
+            Some(kind) => {
+                let suggestion = parser::suggest::closest(TYPES, kind);
+                let hint = suggestion.map(|kind| format!(" (did you mean {kind}?)")).unwrap_or_default();
+                Err(format!("unknown output type {kind:?}{hint}; there are {}", TYPES.join(", ")))
+            }
+            None => Err(format!("output {text:?}: type is required")),
+        }
+    }
+
+    fn compression(&self) -> Result<Option<Compression>, String> {
+        let level = self.level;
+        let within = |least: i32, most: i32, default: i32| match level.unwrap_or(default) {
+            level if (least..=most).contains(&level) => Ok(level),
+            level => Err(format!("compression-level {level} is not within {least} to {most}")),
+        };
+        Ok(match self.compression.as_deref() {
+            None => None,
+            Some("uncompressed") => Some(Compression::None),
+            Some("gzip") => Some(Compression::Gzip(u8::try_from(within(0, 9, 6)?).unwrap_or(6))),
+            Some("zstd") => Some(Compression::Zstd(within(1, 22, 3)?)),
+            Some("estargz") => return Err("compression estargz is not supported yet".into()),
+            Some(other) => return Err(format!("unknown compression {other:?}: expected gzip, zstd or uncompressed")),
+        })
+    }
+}
+
+/// Fields of a CSV record; one in quotes may hold commas.
+fn csv(text: &str) -> Result<Vec<String>, String> {
+    let mut fields = vec![String::new()];
+    let mut quoted = false;
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let field = fields.last_mut().ok_or("no field")?;
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                chars.next();
+                field.push('"');
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            c => field.push(c),
+        }
+    }
+    if quoted { Err(format!("output {text:?}: unbalanced quote")) } else { Ok(fields) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: ImageFormat = ImageFormat { compression: None, docker_types: false };
+
+    #[test]
+    fn outputs_are_told_by_their_type() {
+        let archive = |docker, path: &str| OutputSpec::Archive {
+            docker,
+            destination: Destination::File(path.into()),
+            names: vec![],
+            format: PLAIN,
+        };
+        for (text, expected) in [
+            ("out", OutputSpec::Local("out".into())),
+            ("-", OutputSpec::Tar(Destination::Stdout)),
+            ("type=local,dest=out", OutputSpec::Local("out".into())),
+            ("type=tar,dest=x.tar", OutputSpec::Tar(Destination::File("x.tar".into()))),
+            ("type=tar", OutputSpec::Tar(Destination::Stdout)),
+            ("type=oci,dest=x.tar", archive(false, "x.tar")),
+            ("type=docker,dest=x.tar", archive(true, "x.tar")),
+            ("type=docker", OutputSpec::Image { names: vec![], push: false, format: PLAIN }),
+            ("type=registry,name=a", OutputSpec::Image { names: vec!["a".into()], push: true, format: PLAIN }),
+            (
+                "type=image,\"name=a,b\",push=true",
+                OutputSpec::Image { names: vec!["a".into(), "b".into()], push: true, format: PLAIN },
+            ),
+            ("type=cacheonly", OutputSpec::CacheOnly),
+        ] {
+            assert_eq!(OutputSpec::parse(text), Ok(expected), "{text}");
+        }
+        let Ok(OutputSpec::Archive { format, .. }) = OutputSpec::parse("type=oci,dest=x,compression=zstd,compression-level=9,oci-mediatypes=false")
+        else {
+            panic!("not an archive")
+        };
+        assert_eq!(format, ImageFormat { compression: Some(Compression::Zstd(9)), docker_types: true });
+    }
+
+    #[test]
+    fn wrong_outputs_are_refused() {
+        for (text, reason) in [
+            ("type=ocy,dest=x", "did you mean oci?"),
+            ("dest=x,name=y", "type is required"),
+            ("type=local", "dest is required"),
+            ("type=oci,dest=x,compression=lz4", "unknown compression"),
+            ("type=oci,dest=x,compression=gzip,compression-level=12", "not within"),
+            ("type=oci,dest=x,nonsense=1", "\"nonsense\" is not supported yet"),
+            ("type=oci,\"dest=x", "unbalanced quote"),
+        ] {
+            let error = OutputSpec::parse(text).unwrap_err();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+}

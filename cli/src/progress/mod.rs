@@ -1,0 +1,70 @@
+//! Draws a build's events: for a terminal, for a log, or as JSON.
+
+mod plain;
+mod rawjson;
+mod state;
+mod tty;
+
+use crate::error::{CliError, Result};
+use rustix::termios::isatty;
+use solver::event::Event;
+use std::thread::JoinHandle;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Plain,
+    Tty,
+    RawJson,
+    /// Nothing but the result.
+    Quiet,
+}
+
+impl Mode {
+    /// The mode that a word asks for; `auto` looks at standard error.
+    pub fn parse(text: &str) -> Result<Mode> {
+        let is_terminal = isatty(std::io::stderr());
+        match text {
+            "" | "auto" if is_terminal => Ok(Mode::Tty),
+            "" | "auto" | "plain" => Ok(Mode::Plain),
+            "tty" if is_terminal => Ok(Mode::Tty),
+            "tty" => Err(CliError::Usage("--progress=tty needs a terminal on standard error".into())),
+            "rawjson" => Ok(Mode::RawJson),
+            "quiet" | "none" => Ok(Mode::Quiet),
+            other => {
+                let modes = ["auto", "plain", "tty", "rawjson", "quiet", "none"];
+                let hint = parser::suggest::closest(modes, other).map(|mode| format!(" (did you mean {mode}?)"));
+                let hint = hint.unwrap_or_default();
+                Err(CliError::Usage(format!("unknown progress mode {other:?}{hint}; there are {}", modes.join(", "))))
+            }
+        }
+    }
+}
+
+/// A display on a thread of its own. It ends when all senders of events are gone.
+pub struct Display(JoinHandle<()>);
+
+impl Display {
+    pub fn start(mode: Mode, events: UnboundedReceiver<Event>) -> Display {
+        Display(std::thread::spawn(move || match mode {
+            Mode::Plain => plain::show(events, std::io::stderr().lock()),
+            Mode::Tty => tty::show(events),
+            Mode::RawJson => rawjson::show(events, std::io::stderr().lock()),
+            Mode::Quiet => quiet(events),
+        }))
+    }
+
+    /// Waits until everything is shown.
+    pub fn finish(self) {
+        let _ = self.0.join();
+    }
+}
+
+/// Says nothing, unless something fails: then what that said.
+fn quiet(mut events: UnboundedReceiver<Event>) {
+    let mut state = state::State::default();
+    while let Some(event) = events.blocking_recv() {
+        state.apply(event);
+    }
+    let _ = state.write_failures(&mut std::io::stderr().lock());
+}

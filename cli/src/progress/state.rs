@@ -1,0 +1,189 @@
+//! What is known of a build's vertices, folded from events. Knows no terminal.
+
+use solver::event::{Event, LogEvent, StatusEvent, VertexEvent};
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime};
+
+/// How many of the last lines of a failed vertex are shown again (X5.29).
+const TAIL: usize = 10;
+/// A line that never ends is cut here (X6.7).
+const MAX_LINE: usize = 1 << 20;
+
+#[derive(Default)]
+pub struct State {
+    /// In the order of their first event.
+    pub vertices: Vec<Vertex>,
+    positions: HashMap<String, usize>,
+    pub warnings: Vec<String>,
+}
+
+#[derive(Default)]
+pub struct Vertex {
+    pub name: String,
+    pub started: Option<SystemTime>,
+    pub completed: Option<SystemTime>,
+    pub cached: bool,
+    pub error: Option<String>,
+    /// In the order of their first event.
+    pub statuses: Vec<StatusEvent>,
+    /// The last lines of output, each with its time.
+    pub tail: VecDeque<(Duration, Vec<u8>)>,
+    /// The line that has not ended yet.
+    partial: Vec<u8>,
+}
+
+/// What an event changed, for displays that print as things happen.
+pub enum Change {
+    Vertex(usize),
+    Status(usize, usize),
+    /// Complete lines, each with its time since the vertex began.
+    Lines(usize, Vec<(Duration, Vec<u8>)>),
+    Warning(String),
+    None,
+}
+
+impl State {
+    pub fn apply(&mut self, event: Event) -> Change {
+        match event {
+            Event::Vertex(event) => self.vertex(event),
+            Event::Status(event) => self.status(event),
+            Event::Log(event) => self.log(event),
+            Event::Warning(event) => {
+                self.warnings.push(event.short.clone());
+                Change::Warning(event.short)
+            }
+        }
+    }
+
+    fn vertex(&mut self, event: VertexEvent) -> Change {
+        let position = match self.positions.get(&event.digest) {
+            Some(position) => *position,
+            None => {
+                self.positions.insert(event.digest.clone(), self.vertices.len());
+                self.vertices.push(Vertex::default());
+                self.vertices.len() - 1
+            }
+        };
+        let vertex = &mut self.vertices[position];
+        vertex.name = event.name;
+        vertex.started = event.started.or(vertex.started);
+        vertex.completed = event.completed;
+        vertex.cached = event.cached;
+        vertex.error = event.error;
+        Change::Vertex(position)
+    }
+
+    fn status(&mut self, event: StatusEvent) -> Change {
+        let Some(&position) = self.positions.get(&event.vertex) else { return Change::None };
+        let statuses = &mut self.vertices[position].statuses;
+        match statuses.iter().position(|status| status.id == event.id) {
+            Some(index) => {
+                let started = statuses[index].started.or(event.started);
+                statuses[index] = StatusEvent { started, ..event };
+                Change::Status(position, index)
+            }
+            None => {
+                statuses.push(event);
+                Change::Status(position, statuses.len() - 1)
+            }
+        }
+    }
+
+    fn log(&mut self, event: LogEvent) -> Change {
+        let Some(&position) = self.positions.get(&event.vertex) else { return Change::None };
+        let vertex = &mut self.vertices[position];
+        let time = since(vertex.started, event.timestamp);
+        vertex.partial.extend_from_slice(&event.data);
+        let mut lines = Vec::new();
+        while let Some(end) = vertex.partial.iter().position(|byte| *byte == b'\n') {
+            let mut line: Vec<u8> = vertex.partial.drain(..=end).collect();
+            line.pop();
+            lines.push((time, line));
+        }
+        if vertex.partial.len() > MAX_LINE {
+            lines.push((time, std::mem::take(&mut vertex.partial)));
+        }
+        vertex.remember(&lines);
+        Change::Lines(position, lines)
+    }
+
+    /// The last line of a vertex, if its output did not end in a newline.
+    pub fn take_partial(&mut self, position: usize) -> Option<(Duration, Vec<u8>)> {
+        let vertex = &mut self.vertices[position];
+        if vertex.partial.is_empty() {
+            return None;
+        }
+        let time = since(vertex.started, vertex.completed.unwrap_or_else(SystemTime::now));
+        let line = (time, std::mem::take(&mut vertex.partial));
+        vertex.remember(std::slice::from_ref(&line));
+        Some(line)
+    }
+
+    /// The last lines of what failed, between rules (X5.29).
+    pub fn write_failures(&mut self, out: &mut impl Write) -> io::Result<()> {
+        for position in 0..self.vertices.len() {
+            self.take_partial(position);
+        }
+        for vertex in self.vertices.iter().filter(|vertex| vertex.has_failed()) {
+            writeln!(out, "------\n > {}:", vertex.name)?;
+            for (time, line) in &vertex.tail {
+                write!(out, "{} ", seconds(*time))?;
+                out.write_all(line)?;
+                writeln!(out)?;
+            }
+            writeln!(out, "------")?;
+        }
+        Ok(())
+    }
+}
+
+impl Vertex {
+    fn remember(&mut self, lines: &[(Duration, Vec<u8>)]) {
+        for line in lines {
+            if self.tail.len() == TAIL {
+                self.tail.pop_front();
+            }
+            self.tail.push_back(line.clone());
+        }
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.error.as_ref().is_some_and(|error| error.ends_with("context canceled"))
+    }
+
+    pub fn has_failed(&self) -> bool {
+        self.error.is_some() && !self.is_cancelled()
+    }
+
+    pub fn duration(&self) -> Duration {
+        since(self.started, self.completed.unwrap_or_else(SystemTime::now))
+    }
+}
+
+/// Never negative, whatever the clock does (X6.82).
+pub fn since(start: Option<SystemTime>, end: SystemTime) -> Duration {
+    start.and_then(|start| end.duration_since(start).ok()).unwrap_or_default()
+}
+
+/// X5.23: three decimals below 10, two below 100, else one.
+pub fn seconds(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    match seconds {
+        s if s < 10.0 => format!("{seconds:.3}"),
+        s if s < 100.0 => format!("{seconds:.2}"),
+        _ => format!("{seconds:.1}"),
+    }
+}
+
+/// `10.93kB`.
+pub fn size(bytes: u64) -> String {
+    let mut number = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if number < 1000.0 {
+            return if unit == "B" { format!("{bytes}B") } else { format!("{number:.2}{unit}") };
+        }
+        number /= 1000.0;
+    }
+    format!("{number:.2}TB")
+}
