@@ -1,4 +1,4 @@
-//! Stand-in for the parser crate's pattern matcher.
+//! Stand-in for the parser crate's pattern matcher, with the same names: the one place to change when that is there.
 
 #[derive(Clone, Debug)]
 struct Pattern {
