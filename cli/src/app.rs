@@ -65,7 +65,5 @@ impl App {
 
 /// A name of an image, as the user writes it.
 pub fn reference(text: &str) -> Result<Reference> {
-    text.parse().map_err(|error: oci::InvalidReference| {
-        CliError::Usage(format!("invalid reference {text:?}: {error}"))
-    })
+    text.parse().map_err(|error: oci::InvalidReference| CliError::Usage(format!("invalid reference {text:?}: {error}")))
 }

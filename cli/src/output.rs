@@ -105,7 +105,8 @@ impl Fields {
             "push" => self.push = flag()?,
             "compression" => self.compression = Some(value.to_owned()),
             "compression-level" => {
-                let level = value.parse().map_err(|_| format!("invalid compression-level {value:?}: expected a number"))?;
+                let level =
+                    value.parse().map_err(|_| format!("invalid compression-level {value:?}: expected a number"))?;
                 self.level = Some(level);
             }
             "oci-mediatypes" => self.docker_types = !flag()?,
@@ -127,7 +128,12 @@ impl Fields {
         match self.kind.as_deref() {
             Some("image") => Ok(OutputSpec::Image { names: self.names, push: self.push, format }),
             Some("registry") => Ok(OutputSpec::Image { names: self.names, push: true, format }),
-            Some("oci") => Ok(OutputSpec::Archive { docker: false, destination: file(self.destination), names: self.names, format }),
+            Some("oci") => Ok(OutputSpec::Archive {
+                docker: false,
+                destination: file(self.destination),
+                names: self.names,
+                format,
+            }),
             // Without a destination docker loads the image; here that is the store (R5.9.7).
             Some("docker") => match self.destination {
                 None => Ok(OutputSpec::Image { names: self.names, push: false, format }),
@@ -219,7 +225,8 @@ mod tests {
         ] {
             assert_eq!(OutputSpec::parse(text), Ok(expected), "{text}");
         }
-        let Ok(OutputSpec::Archive { format, .. }) = OutputSpec::parse("type=oci,dest=x,compression=zstd,compression-level=9,oci-mediatypes=false")
+        let Ok(OutputSpec::Archive { format, .. }) =
+            OutputSpec::parse("type=oci,dest=x,compression=zstd,compression-level=9,oci-mediatypes=false")
         else {
             panic!("not an archive")
         };

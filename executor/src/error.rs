@@ -47,6 +47,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Writing to the user failed.
+    pub fn output(source: io::Error) -> Error {
+        Error::Write { path: "the output".into(), source }
+    }
+
     pub(crate) fn write(path: impl std::fmt::Display) -> impl FnOnce(io::Error) -> Error {
         move |source| Error::Write { path: path.to_string(), source }
     }

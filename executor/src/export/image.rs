@@ -4,8 +4,8 @@ use crate::error::{Error, Result};
 use crate::snapshot::Snapshots;
 use crate::source::image::Images;
 use crate::value::{Layer, Stack};
-use cache::{LayerBlob, LayerRecord};
-use oci::codec::{Compression, Encoder, HashingWriter};
+use cache::{LayerBlob, LayerRecord, Store};
+use oci::codec::{Compression, Encoder, HashingReader, HashingWriter, decoder};
 use oci::image::{History, ImageConfig};
 use oci::layer::TarOptions;
 use oci::{Descriptor, DiffId, Digest, MediaType};
@@ -67,9 +67,20 @@ fn build(
     config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
     let times: Vec<Option<i64>> = layers.iter().map(|layer| layer.created).collect();
     fill_history(&mut config, base_history, &times);
-    let config_bytes = serde_json::to_vec(&config).map_err(|error| Error::Export(error.to_string()))?;
-    let config_digest = snapshots.store().put_blob(&config_bytes)?;
-    let (manifest_type, config_type) = match options.docker_types {
+    let descriptors: Vec<_> = layers.iter().map(|layer| &layer.descriptor).collect();
+    write_documents(snapshots.store(), &config, &descriptors, options.docker_types)
+}
+
+/// Writes config and manifest.
+fn write_documents(
+    store: &Store,
+    config: &ImageConfig,
+    layers: &[&Descriptor],
+    docker_types: bool,
+) -> Result<BuiltImage> {
+    let config_bytes = serde_json::to_vec(config).map_err(|error| Error::Export(error.to_string()))?;
+    let config_digest = store.put_blob(&config_bytes)?;
+    let (manifest_type, config_type) = match docker_types {
         false => (MediaType::ImageManifest.to_string(), MediaType::ImageConfig.to_string()),
         true => (
             "application/vnd.docker.distribution.manifest.v2+json".to_owned(),
@@ -80,13 +91,51 @@ fn build(
         "schemaVersion": 2,
         "mediaType": manifest_type,
         "config": {"mediaType": config_type, "digest": config_digest, "size": config_bytes.len()},
-        "layers": layers.iter().map(|layer| &layer.descriptor).collect::<Vec<_>>(),
+        "layers": layers,
     });
     let bytes = serde_json::to_vec(&manifest).map_err(|error| Error::Export(error.to_string()))?;
-    let digest = snapshots.store().put_blob(&bytes)?;
+    let digest = store.put_blob(&bytes)?;
     let mut descriptor = Descriptor::new(MediaType::from(manifest_type.as_str()), bytes.len() as u64, digest.to_spec());
     descriptor.set_platform(Some(config.platform().to_spec()));
     Ok(BuiltImage { descriptor, config: config_digest })
+}
+
+/// Makes a one-layer image of a root file system's tar, compressed or not.
+pub fn import(store: &Store, tar: impl std::io::Read + Send, mut config: ImageConfig) -> Result<BuiltImage> {
+    let mut tar = HashingReader::new(decoder(tar).map_err(Error::ReadLayer)?);
+    let mut blob = store.blob_writer()?;
+    std::io::copy(&mut tar, &mut blob).map_err(Error::ReadLayer)?;
+    let (diff_id, size) = tar.finish().map_err(Error::ReadLayer)?;
+    if size == 0 {
+        return Err(Error::Export("the tar is empty".into()));
+    }
+    let (digest, _) = blob.commit(Some((diff_id, size)))?;
+    check_tar(store, &digest)?;
+    config.rootfs.diff_ids = vec![DiffId(diff_id)];
+    fill_history(&mut config, 0, &[None]);
+    let layer = Descriptor::new(MediaType::from(Compression::None.media_type(false)), size, digest.to_spec());
+    write_documents(store, &config, &[&layer], false)
+}
+
+/// Finds out now, not when a step needs the files, that something else was given.
+fn check_tar(store: &Store, digest: &Digest) -> Result<()> {
+    let mut archive = tar::Archive::new(store.open_blob(digest)?);
+    let mut entries = archive.entries().map_err(Error::ReadLayer)?;
+    match entries.next() {
+        Some(Ok(_)) => Ok(()),
+        Some(Err(error)) => Err(Error::Export(format!("this is not a tar: {error}"))),
+        None => Err(Error::Export("this is not a tar: it has no entries".into())),
+    }
+}
+
+/// The config of an image that is no build's result: this machine's platform, and Dockerfile instructions in `changes`.
+pub fn changed_config(changes: &[String], message: &str) -> std::result::Result<ImageConfig, String> {
+    let text: String = changes.iter().map(|change| format!("{change}\n")).collect();
+    let dockerfile = parser::parse(&format!("FROM scratch\n{text}"))
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+    let mut config = solver::lower::config_of(&dockerfile).map_err(|error| error.to_string())?;
+    config.history = vec![History { comment: Some(message.to_owned()), ..Default::default() }];
+    Ok(config)
 }
 
 struct ImageLayer {

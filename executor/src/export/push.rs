@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use cache::Store;
+use oci::codec::{Compression, Encoder};
 use oci::registry::Client;
 use oci::{Descriptor, Digest, ImageIndex, ImageManifest, MediaType, Reference};
 use solver::event::Task;
@@ -26,6 +27,65 @@ pub async fn push(
         return put(store, client, reference, descriptor).await;
     }
     push_manifest(store, client, reference, descriptor, task).await
+}
+
+/// The same image with every uncompressed layer compressed, as registries want them; an image without such layers is itself. What is
+/// compressed is remembered by its diff id.
+pub async fn compressed(store: &Store, descriptor: &Descriptor, task: &Task) -> Result<Descriptor> {
+    if is_index(descriptor) {
+        return Ok(descriptor.clone());
+    }
+    let document = digest(descriptor)?;
+    let mut manifest: serde_json::Value = document_value(store, &document)?;
+    let Some(layers) = manifest.get_mut("layers").and_then(|layers| layers.as_array_mut()) else {
+        return Ok(descriptor.clone());
+    };
+    let mut changed = false;
+    for layer in layers {
+        let plain =
+            [false, true].into_iter().find(|docker| layer["mediaType"] == Compression::None.media_type(*docker));
+        let (Some(docker), Some(diff_id)) =
+            (plain, layer["digest"].as_str().and_then(|text| text.parse::<Digest>().ok()))
+        else {
+            continue;
+        };
+        let store = store.clone();
+        task.status(format!("compressing {diff_id}"), 0, 0, false);
+        let blob = crate::error::blocking(move || compress(&store, &diff_id)).await?;
+        task.status(format!("compressing {diff_id}"), 0, 0, true);
+        layer["mediaType"] = Compression::GZIP.media_type(docker).into();
+        layer["digest"] = blob.0.to_string().into();
+        layer["size"] = blob.1.into();
+        changed = true;
+    }
+    if !changed {
+        return Ok(descriptor.clone());
+    }
+    let bytes = serde_json::to_vec(&manifest).map_err(|error| Error::Export(error.to_string()))?;
+    let digest = store.put_blob(&bytes)?;
+    let mut compressed = Descriptor::new(descriptor.media_type().clone(), bytes.len() as u64, digest.to_spec());
+    compressed.set_platform(descriptor.platform().clone());
+    Ok(compressed)
+}
+
+fn compress(store: &Store, diff_id: &Digest) -> Result<(Digest, u64)> {
+    let (namespace, key) = ("compressed", format!("{diff_id} {}", Compression::GZIP.key()));
+    if let Some(memo) = store.memo(namespace, &key)?
+        && let Ok((digest, size)) = serde_json::from_slice::<(Digest, u64)>(&memo)
+        && store.has_blob(&digest)
+    {
+        return Ok((digest, size));
+    }
+    let mut plain = store.open_blob(diff_id)?;
+    let mut encoder = Encoder::new(Compression::GZIP, store.blob_writer()?).map_err(Error::write("a layer"))?;
+    std::io::copy(&mut plain, &mut encoder).map_err(Error::write("a layer"))?;
+    let blob = encoder.finish().map_err(Error::write("a layer"))?.commit(None)?;
+    store.put_memo(namespace, &key, &serde_json::to_vec(&blob).unwrap_or_default())?;
+    Ok(blob)
+}
+
+fn document_value(store: &Store, digest: &Digest) -> Result<serde_json::Value> {
+    document(store, digest)
 }
 
 async fn push_manifest(

@@ -65,8 +65,8 @@ pub enum MountSource {
 pub enum Stdio {
     /// Two pipes: [`Process::stdout`] and [`Process::stderr`]. Standard input is empty.
     Pipes,
-    /// The program's own.
-    Inherit,
+    /// The program's own; standard input only if asked for.
+    Inherit { stdin: bool },
     /// A terminal of the sandbox, whose master is [`Process::terminal`].
     Terminal,
 }
@@ -110,9 +110,10 @@ impl Launcher {
             .map_err(SandboxError::errno("open /dev/null"))?;
         let (stdout, stderr) = match stdio {
             Stdio::Pipes => (Some(pipe()?), Some(pipe()?)),
-            Stdio::Inherit | Stdio::Terminal => (None, None),
+            Stdio::Inherit { .. } | Stdio::Terminal => (None, None),
         };
-        let inherits = matches!(stdio, Stdio::Inherit);
+        let inherits = matches!(stdio, Stdio::Inherit { .. });
+        let inherits_stdin = matches!(stdio, Stdio::Inherit { stdin: true });
         let (input, output, errors) = (rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr());
         let mut sources = Vec::new();
         let mut mounts = Vec::new();
@@ -143,7 +144,7 @@ impl Launcher {
         };
         let memory = to_memory(&request).map_err(SandboxError::io("write a request"))?;
         let mut descriptors: Vec<BorrowedFd> = vec![memory.as_fd(), theirs.as_fd(), container.root.as_fd()];
-        descriptors.push(if inherits { input } else { null.as_fd() });
+        descriptors.push(if inherits_stdin { input } else { null.as_fd() });
         match (&stdout, &stderr) {
             (Some((_, stdout)), Some((_, stderr))) => descriptors.extend([stdout.as_fd(), stderr.as_fd()]),
             _ if inherits => descriptors.extend([output, errors]),
@@ -183,6 +184,15 @@ impl Process {
                 (Reply::Exited(_), _) => return Err(SandboxError::ZygoteGone),
                 _ => {}
             }
+        }
+    }
+
+    /// Sends a signal to the process.
+    pub fn signal(&self, number: u8) -> Result<(), SandboxError> {
+        match send(self.channel.get_ref().as_fd(), &[number], &[]) {
+            // It has ended meanwhile.
+            Ok(()) | Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Ok(()),
+            Err(errno) => Err(SandboxError::errno("send a signal")(errno)),
         }
     }
 

@@ -13,6 +13,7 @@ use rustix::mount::{
     fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree,
     unmount,
 };
+use std::cell::Cell;
 use std::fs::File;
 use std::io::Write;
 use std::net::IpAddr;
@@ -291,6 +292,7 @@ impl Rootfs<'_> {
 /// Makes files to bind, in a file system that nothing but these mounts refers to.
 struct FileMaker {
     directory: OwnedFd,
+    made: Cell<usize>,
 }
 
 impl FileMaker {
@@ -298,21 +300,19 @@ impl FileMaker {
     fn new(point: &Path) -> Result<Self> {
         let files = new_mount("tmpfs", &[("mode", "755")], MountAttrFlags::MOUNT_ATTR_NOSUID)?;
         attach_at(&files, point)?;
-        Ok(FileMaker { directory: files })
+        Ok(FileMaker { directory: files, made: Cell::new(0) })
     }
 
     fn file(&self, content: &str, mode: u32) -> Result<OwnedFd> {
-        const NAME: &str = "file";
+        // The file must keep its name: what has none cannot be mounted.
+        let name = format!("file{}", self.made.replace(self.made.get() + 1));
         let step = || failed("writing a file for the sandbox");
-        let file = create_file(self.directory.as_fd(), NAME, mode).map_err(step())?;
+        let file = create_file(self.directory.as_fd(), &name, mode).map_err(step())?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(step())?;
         File::from(file)
             .write_all(content.as_bytes())
             .map_err(|error| Failure { step: "writing a file for the sandbox".into(), reason: error.to_string() })?;
-        let mount = clone_of(self.directory.as_fd(), NAME, false)?;
-        // The mount keeps it; the next file takes the name.
-        rustix::fs::unlinkat(&self.directory, NAME, AtFlags::empty()).map_err(step())?;
-        Ok(mount)
+        clone_of(self.directory.as_fd(), &name, false)
     }
 }
 

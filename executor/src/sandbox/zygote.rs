@@ -23,7 +23,7 @@ pub(super) fn serve(control: OwnedFd, privileges: Privileges) -> ! {
         let mut polled = vec![PollFd::new(&control, PollFlags::IN)];
         for sandbox in &running {
             polled.push(PollFd::new(&sandbox.pidfd, PollFlags::IN));
-            polled.push(PollFd::new(&sandbox.channel, PollFlags::HUP));
+            polled.push(PollFd::new(&sandbox.channel, PollFlags::IN | PollFlags::HUP));
         }
         if poll(&mut polled, None).is_err() {
             continue;
@@ -31,17 +31,13 @@ pub(super) fn serve(control: OwnedFd, privileges: Privileges) -> ! {
         let ready: Vec<bool> = polled.iter().map(|polled| !polled.revents().is_empty()).collect();
         let mut index = 0;
         running.retain(|sandbox| {
-            let (ended, abandoned) = (ready[1 + 2 * index], ready[2 + 2 * index]);
+            let (ended, spoken_to) = (ready[1 + 2 * index], ready[2 + 2 * index]);
             index += 1;
             if ended {
                 report_exit(sandbox);
                 return false;
             }
-            if abandoned {
-                kill_and_reap(sandbox.pidfd.as_fd());
-                return false;
-            }
-            true
+            !spoken_to || heed(sandbox)
         });
         if ready[0] {
             match receive(control.as_fd()) {
@@ -53,6 +49,24 @@ pub(super) fn serve(control: OwnedFd, privileges: Privileges) -> ! {
                     std::process::exit(0);
                 }
             }
+        }
+    }
+}
+
+/// Passes a signal on. False if the program has closed its end: then the sandbox is gone, too.
+fn heed(sandbox: &Running) -> bool {
+    match receive(sandbox.channel.as_fd()) {
+        Ok(Some((bytes, _))) => {
+            let signal = bytes.first().and_then(|number| Signal::from_named_raw(i32::from(*number)));
+            if let Some(signal) = signal {
+                let _ = pidfd_send_signal(&sandbox.pidfd, signal);
+            }
+            true
+        }
+        Err(rustix::io::Errno::AGAIN) => true,
+        Ok(None) | Err(_) => {
+            kill_and_reap(sandbox.pidfd.as_fd());
+            false
         }
     }
 }

@@ -51,7 +51,7 @@ impl Images {
     }
 
     /// An image of the store; `None` if the store has it for other platforms only.
-    fn stored(
+    pub fn stored(
         &self,
         descriptor: &Descriptor,
         reference: &Reference,

@@ -95,6 +95,30 @@ pub async fn lower<R: ImageResolver>(dockerfile: &Dockerfile, options: &LowerOpt
     lowering.dispatch(&stages)
 }
 
+/// The config that a Dockerfile of one stage without files gives, for changing images without building.
+pub fn config_of(dockerfile: &Dockerfile) -> Result<ImageConfig> {
+    let changes_files = dockerfile.stages.iter().flat_map(|stage| &stage.instructions).find(|instruction| {
+        use parser::ast::InstructionKind::{Add, Copy, Run};
+        matches!(instruction.kind, Add(_) | Copy(_) | Run(_))
+    });
+    if let Some(instruction) = changes_files {
+        let message = format!("{} cannot be a change of an image's config", instruction.kind.name());
+        return Err(problem(message, instruction.span));
+    }
+    let options = LowerOptions::default();
+    let platform = Platform::host();
+    let lowering = Lowering {
+        expander: Expander::new(dockerfile.directives.escape),
+        global: global_scope(dockerfile, &options, &platform)?,
+        platform,
+        options: &options,
+        graph: Graph::default(),
+        images: HashMap::new(),
+    };
+    let stages = Stages::new(dockerfile, &lowering.global, &lowering.expander, &lowering.platform, &options)?;
+    Ok(lowering.dispatch(&stages)?.config)
+}
+
 /// ARGs before the first FROM, over the platform ARGs (D13.3, D13.11).
 fn global_scope(dockerfile: &Dockerfile, options: &LowerOptions, target: &Platform) -> Result<Environment> {
     let host = Platform::host();

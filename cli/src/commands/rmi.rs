@@ -1,0 +1,48 @@
+use crate::app::App;
+use crate::error::{CliError, Result};
+use clap::Args;
+use oci::Digest;
+use std::process::ExitCode;
+
+#[derive(Args)]
+pub struct RmiArgs {
+    /// Names or ids of images
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+
+    /// Remove an image that has several names
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+pub fn run(args: &RmiArgs, app: &App) -> Result<ExitCode> {
+    for word in &args.images {
+        let found = app.find(word)?;
+        let names = &found.image.names;
+        match &found.name {
+            Some(name) => {
+                app.store.untag(name)?;
+                println!("Untagged: {}", familiar(name));
+                if names.len() > 1 {
+                    continue;
+                }
+            }
+            None if names.len() > 1 && !args.force => {
+                let names: Vec<_> = names.iter().map(|name| familiar(name)).collect();
+                let message =
+                    format!("the image has several names ({}): remove them, or use --force", names.join(", "));
+                return Err(CliError::Failed(message));
+            }
+            None => names.iter().for_each(|name| println!("Untagged: {}", familiar(name))),
+        }
+        let digest = Digest::try_from(found.image.descriptor.digest())?;
+        app.store.remove_image(&digest)?;
+        println!("Deleted: {digest}");
+    }
+    app.store.empty_trash();
+    Ok(ExitCode::SUCCESS)
+}
+
+fn familiar(name: &str) -> String {
+    name.parse::<oci::Reference>().map_or_else(|_| name.to_owned(), |reference| reference.familiar())
+}
