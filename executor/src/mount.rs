@@ -61,9 +61,12 @@ pub fn overlay(
     if layers.is_empty() || (layers.len() == 1 && upper.is_none()) {
         set("lowerdir+", empty)?;
     }
-    for option in ["index", "redirect_dir", "metacopy", "xino"] {
-        // In a user namespace the kernel has no metacopy and refuses its mention.
-        if option != "metacopy" || privileges == Privileges::Root {
+    for option in ["index", "xino"] {
+        set(option, Path::new("off"))?;
+    }
+    if privileges == Privileges::Root {
+        // With userxattr the kernel has neither, and refuses their mention.
+        for option in ["redirect_dir", "metacopy"] {
             set(option, Path::new("off"))?;
         }
     }

@@ -25,6 +25,9 @@ pub enum UserError {
     NoUser(String),
     #[error("unable to find group {0}: no matching entries in group file")]
     NoGroup(String),
+    /// BuildKit's words, and what they mean (X3.54).
+    #[error("invalid user index: -1: there are no files yet to look {0:?} up in, so give numbers")]
+    NoFiles(String),
     #[error("uids and gids must be in range 0-{MAX_ID}")]
     OutOfRange,
     #[error("{0:?} exceeds {MAX_SIZE} bytes")]
@@ -122,6 +125,12 @@ pub fn owner(root: BorrowedFd, spec: &str) -> Result<(u32, u32), UserError> {
         },
     };
     Ok((uid, gid))
+}
+
+/// Whether `--chown` can be resolved without /etc/passwd and /etc/group.
+pub fn is_numeric(spec: &str) -> bool {
+    let (name, group) = split(spec);
+    (name.is_empty() || plain_id(name).is_some()) && group.is_none_or(|group| plain_id(group).is_some())
 }
 
 fn split(spec: &str) -> (&str, Option<&str>) {

@@ -14,7 +14,7 @@ use solver::key::ContentId;
 use solver::op::{File, FileAction, Op, Selection, Source};
 use solver::schedule::{OpTask, Worker};
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 /// What a build's steps see that is no part of their keys.
@@ -77,14 +77,15 @@ impl LocalWorker {
             let Some(Value::Files(below)) = inputs.first() else { return Err(Error::WrongInput) };
             let draft = this.snapshots.draft(below)?;
             for action in &file.actions {
-                this.action(action, &inputs, draft.root.as_fd())?;
+                this.action(action, &inputs, draft.root.as_fd(), below.layers().is_empty())?;
             }
             Ok(Value::Files(Arc::new(this.snapshots.commit(draft, adopt)?)))
         })
         .await
     }
 
-    fn action(&self, action: &FileAction, inputs: &[Value], root: rustix::fd::BorrowedFd) -> Result<()> {
+    /// `is_empty`: there was nothing below, so no users are known.
+    fn action(&self, action: &FileAction, inputs: &[Value], root: BorrowedFd, is_empty: bool) -> Result<()> {
         match action {
             FileAction::Mkdir(mkdir) => {
                 let owner = match mkdir.owner.as_str() {
@@ -96,6 +97,9 @@ impl LocalWorker {
             FileAction::Mkfile(mkfile) => Ok(fileop::mkfile(root, &mkfile.path, mkfile.data.as_bytes(), mkfile.mode)?),
             FileAction::Copy(copy) => {
                 let owner = match &copy.chown {
+                    Some(owner) if is_empty && !users::is_numeric(owner) => {
+                        return Err(Error::Owner(users::UserError::NoFiles(owner.clone())));
+                    }
                     Some(owner) => {
                         let (uid, gid) = users::owner(root, owner).map_err(Error::Owner)?;
                         Owner::Set(uid, gid)

@@ -81,15 +81,31 @@ pub fn excerpt(source: &str, file_name: &str, span: Span) -> String {
     let rule = "-".repeat(20);
     let mut text = format!("{file_name}:{first}\n{rule}\n");
     let shown = first.saturating_sub(padding).max(1)..=last + padding;
+    let mut offset = 0;
     for (number, line) in source.split('\n').enumerate().map(|(index, line)| (index + 1, line)) {
         if shown.contains(&number) {
             let mark = if (first..=last).contains(&number) { ">>>" } else { "   " };
             text.push_str(&format!(" {number:3} | {mark} {}\n", line.trim_end_matches('\r')));
+            if let Some(underline) = underline(line, span, offset) {
+                text.push_str(&format!("     |     {underline}\n"));
+            }
         }
+        offset += line.len() + 1;
     }
     text.push_str(&rule);
     text.push('\n');
     text
+}
+
+/// A line of `^` below the part of a line that a span means; none where it means the whole line, or several.
+fn underline(line: &str, span: Span, offset: usize) -> Option<String> {
+    let (start, end) = (span.start.checked_sub(offset)?, span.end.checked_sub(offset)?);
+    let (before, marked) = (line.get(..start)?, line.get(start..end)?);
+    let is_part = !marked.trim().is_empty() && marked.trim_end() != line.trim();
+    is_part.then(|| {
+        let indent: String = before.chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+        format!("{indent}{}", "^".repeat(marked.chars().count()))
+    })
 }
 
 #[cfg(test)]
@@ -113,13 +129,14 @@ mod tests {
 
     #[test]
     fn excerpts_mark_the_faulty_lines() {
-        let text = excerpt(SOURCE, "Dockerfile", Span { start: 13, end: 22 });
+        let text = excerpt(SOURCE, "Dockerfile", Span { start: 13, end: 18 });
         insta::assert_snapshot!(text, @r#"
         Dockerfile:3
         --------------------
            1 |     FROM a
            2 |     RUN x
            3 | >>> COPPY a /
+             |     ^^^^^
            4 |     RUN y
            5 |     
         --------------------

@@ -39,7 +39,8 @@ impl Attributes<'_> {
     /// Mode and owner of directories that are made on the way to a destination (X3.15).
     pub fn new_dir(&self) -> super::resolve::NewDir {
         let mode = match self.chmod {
-            Some(Chmod::Octal(mode)) => mode & 0o7777,
+            // Directories made on the way lose the special bits in the norm, whatever X3.27 says of entries.
+            Some(Chmod::Octal(mode)) => mode & 0o777,
             _ => 0o755,
         };
         let owner = match self.owner {
