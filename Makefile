@@ -1,0 +1,46 @@
+# On a fresh Debian machine with a Rust toolchain, `make demo` shows the main job and `make test` passes all tests.
+# Both install what they need from Debian packages.
+
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+RBUILD := $(CURDIR)/target/$(HOST)/release/rbuild
+# Where the offline base images and the demo's store are.
+export RBUILD_BASES ?= $(CURDIR)/target/bases
+
+.PHONY: build bases demo test check unit e2e bench clean
+
+## build: the static release binary, also as target/release/rbuild
+build: $(RBUILD)
+	mkdir -p target/release && ln -sf $(RBUILD) target/release/rbuild
+
+$(RBUILD): FORCE
+	scripts/packages gcc
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target $(HOST) -p cli
+
+FORCE:
+
+## bases: base images without a registry, in the store: busybox, alpine, debian, ubuntu
+bases: build
+	scripts/bases $(RBUILD)
+
+## demo: build, run, push and rebuild the memcached example
+demo: build
+	scripts/demo $(RBUILD)
+
+## test: everything that CI checks
+test: check unit e2e
+
+check:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	scripts/deny
+
+unit:
+	scripts/packages gcc busybox-static uidmap docker-registry
+	scripts/cargo-test --workspace --exclude cli
+
+e2e:
+	scripts/packages gcc busybox-static uidmap docker-registry skopeo umoci buildah procps curl
+	scripts/e2e
+
+clean:
+	cargo clean

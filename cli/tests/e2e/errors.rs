@@ -1,0 +1,211 @@
+//! Bad input: a clear error, the right exit code, a store that goes on working.
+
+use crate::harness::{Harness, binary, is_root};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+#[track_caller]
+fn still_works(harness: &Harness) {
+    harness.build_text("FROM busybox\nRUN echo still works\n", &[]).ok();
+}
+
+#[test]
+fn a_missing_dockerfile() {
+    let harness = Harness::new();
+    std::fs::create_dir(harness.path("empty")).unwrap();
+    let outcome = harness.build(&harness.path("empty"), &[]).fails(1);
+    outcome.says("failed to read dockerfile: open Dockerfile: no such file or directory").says("-f");
+    harness.build(&harness.path("empty"), &["-f", "other"]).fails(1).says("open other");
+    harness.build(&harness.path("nowhere"), &[]).fails(2).says("no such file or directory");
+    still_works(&harness);
+}
+
+#[test]
+fn an_unknown_instruction() {
+    let harness = Harness::new();
+    let outcome = harness.build_text("FROM busybox\nCOPPY a /\nRUNN b\n", &[]).fails(1);
+    outcome.says(" 2 | >>> COPPY a /\n     |     ^^^^^").says("unknown instruction: RUNN (did you mean RUN?)").says(
+        "error: failed to solve: dockerfile parse error on line 2: unknown instruction: COPPY (did you mean COPY?)",
+    );
+}
+
+#[test]
+fn instructions_that_are_not_there_yet_are_named() {
+    let harness = Harness::new();
+    for (instruction, name) in [
+        ("ADD https://example.com/x /x", "ADD of a URL"),
+        ("ADD https://example.com/x.git /x", "ADD of a git repository"),
+        ("RUN --mount=type=secret,id=x true", "RUN --mount=type=secret"),
+        ("RUN --mount=type=ssh true", "RUN --mount=type=ssh"),
+    ] {
+        let outcome = harness.build_text(&format!("FROM busybox\n{instruction}\n"), &[]).fails(1);
+        outcome.says(&format!("{name} is not supported yet")).says(" 2 | >>> ");
+    }
+    let context = harness.context("c", "FROM busybox\n");
+    harness.build(&context, &["--secret", "id=x"]).fails(2).says("--secret is not supported yet");
+    harness.build(&context, &["--taget", "x"]).fails(2).says("--target");
+}
+
+#[test]
+fn a_copy_of_a_missing_file() {
+    let harness = Harness::new();
+    let context = harness.context("c", "FROM busybox\nCOPY missing.log /\n");
+    harness.build(&context, &[]).fails(1).says("\"/missing.log\": not found").says(">>> COPY missing.log /");
+    std::fs::write(context.join("missing.log"), "here, but ignored").unwrap();
+    std::fs::write(context.join(".dockerignore"), "*.log\n").unwrap();
+    harness
+        .build(&context, &[])
+        .fails(1)
+        .says("\"/missing.log\": not found (excluded by .dockerignore: pattern \"*.log\")");
+    still_works(&harness);
+}
+
+#[test]
+fn an_unknown_base_image() {
+    let harness = Harness::new();
+    let outcome = harness.build_text("FROM bussybox\n", &[]).fails(1);
+    outcome
+        .says("failed to resolve source metadata for docker.io/library/bussybox:latest")
+        .says("(did you mean busybox?)");
+    let registry = crate::harness::Registry::start();
+    let name = format!("FROM {}/nothing/here\n", registry.host);
+    harness.build_text(&name, &[]).fails(1).says("not found");
+}
+
+#[test]
+fn a_registry_that_is_down() {
+    let harness = Harness::new();
+    let started = Instant::now();
+    harness.build_text("FROM 127.0.0.1:1/x\n", &[]).fails(1).says("127.0.0.1:1").says("onnect");
+    assert!(started.elapsed() < Duration::from_secs(30));
+    still_works(&harness);
+}
+
+#[test]
+fn a_step_that_fails() {
+    let harness = Harness::new();
+    let dockerfile = "FROM busybox\nRUN true\nRUN for i in 1 2 3; do echo line $i; done; \\\n    exit 42\nRUN true\n";
+    let outcome = harness.build_text(dockerfile, &["-t", "never"]).fails(1);
+    outcome
+        .says("did not complete successfully: exit code: 42")
+        .says(" 3 | >>> RUN for")
+        .says(" 4 | >>>     exit 42")
+        .says("line 3\n------");
+    assert!(!harness.rbuild(&["images"]).ok().stdout.contains("never"));
+    harness.build_text("FROM busybox\nRUN nosuchprogram\n", &[]).fails(1).says("exit code: 127");
+    harness
+        .build_text("FROM busybox\nRUN [\"nosuchprogram\"]\n", &[])
+        .fails(1)
+        .says("executable file not found in $PATH");
+    still_works(&harness);
+}
+
+#[test]
+fn paths_that_leave_the_context_stay_inside() {
+    let harness = Harness::new();
+    std::fs::write(harness.path("outside"), "secret").unwrap();
+    let context = harness.context("c", "FROM busybox\nCOPY ../outside /f\n");
+    harness.build(&context, &[]).fails(1).says("\"/outside\": not found");
+    std::os::unix::fs::symlink("../outside", context.join("link")).unwrap();
+    let context = harness.context("c", "FROM busybox\nCOPY link /f\n");
+    harness.build(&context, &[]).fails(1).says("not found");
+    std::os::unix::fs::symlink("/etc/passwd", context.join("passwd")).unwrap();
+    let context = harness.context("c", "FROM busybox\nCOPY passwd /f\n");
+    harness.build(&context, &[]).fails(1).says("not found");
+}
+
+#[test]
+fn unknown_stages_and_targets() {
+    let harness = Harness::new();
+    let context = harness.context("c", "FROM busybox AS build\nRUN true\nFROM busybox AS final\n");
+    let outcome = harness.build(&context, &["--target", "biuld"]).fails(1);
+    outcome.says("target stage \"biuld\" could not be found (did you mean build?)");
+    harness.build_text("FROM busybox\nCOPY --from=later / /\nFROM busybox AS later\n", &["--target", "later"]).ok();
+    let later = "FROM busybox AS first\nCOPY --from=later /bin /b\nFROM busybox AS later\n";
+    harness
+        .build_text(later, &["--target", "first"])
+        .fails(1)
+        .says("it needs to be defined before current stage \"first\"");
+}
+
+/// Root alone can make a small file system.
+#[test]
+fn a_full_disk() {
+    if !is_root() {
+        return;
+    }
+    let harness = Harness::new();
+    let small = harness.path_text("small");
+    std::fs::create_dir(&small).unwrap();
+    let context = harness.context("big", "FROM scratch\nCOPY file /file\n");
+    std::fs::write(context.join("file"), vec![1; 12 << 20]).unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size=10m tmpfs {small} && cd {} && \
+         {binary} --root {small}/store build --progress=plain -t big .; echo code $?; \
+         printf 'FROM scratch\\nCOPY Dockerfile /\\n' > Dockerfile; \
+         {binary} --root {small}/store build --progress=plain -t small . ; echo code $?",
+        context.display(),
+        binary = binary().display()
+    );
+    // In a mount namespace of its own, so that nothing stays mounted.
+    let output = harness.command(&[]).output().map(|_| ()).and_then(|()| {
+        std::process::Command::new("unshare").args(["-m", "sh", "-c", &script]).stdin(Stdio::null()).output()
+    });
+    let output = output.unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("no space left on device") || text.contains("No space left on device"), "{text}");
+    assert!(text.contains("code 1\n") && text.ends_with("code 0\n") || text.contains("code 0"), "{text}");
+}
+
+#[test]
+fn ctrl_c_ends_the_build_and_its_steps() {
+    let harness = Harness::new();
+    let context = harness.context("c", "FROM busybox\nRUN echo started; sleep 1000.25\n");
+    let mut child = harness
+        .command(&["build", "--progress=plain", context.to_str().unwrap()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stderr = child.stderr.take().unwrap();
+    let mut text = String::new();
+    for line in std::io::BufRead::lines(std::io::BufReader::new(stderr)) {
+        let line = line.unwrap();
+        if line.contains(" started") {
+            let pid = rustix::process::Pid::from_child(&child);
+            rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        }
+        text.push_str(&line);
+        text.push('\n');
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{text}");
+    assert!(text.contains("CANCELED"), "{text}");
+    assert!(text.ends_with("error: failed to solve: Canceled: context canceled\n"), "{text}");
+    std::thread::sleep(Duration::from_millis(200));
+    let processes = std::process::Command::new("pgrep").args(["-f", "sleep 1000.25"]).output().unwrap();
+    assert!(processes.stdout.is_empty(), "the step's process is still there");
+    still_works(&harness);
+}
+
+#[test]
+fn kill_9_leaves_nothing_running_and_a_store_that_works() {
+    let harness = Harness::new();
+    let context = harness.context("c", "FROM busybox\nRUN echo started; sleep 1000.75\n");
+    let mut child = harness
+        .command(&["build", "--progress=plain", context.to_str().unwrap()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stderr = child.stderr.take().unwrap();
+    for line in std::io::BufRead::lines(std::io::BufReader::new(stderr)) {
+        if line.unwrap().contains(" started") {
+            child.kill().unwrap();
+            break;
+        }
+    }
+    child.wait().unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let processes = std::process::Command::new("pgrep").args(["-f", "sleep 1000.75"]).output().unwrap();
+    assert!(processes.stdout.is_empty(), "the step's process is still there");
+    still_works(&harness);
+    assert_eq!(std::fs::read_dir(harness.path("store/tmp")).unwrap().count(), 0);
+}

@@ -1,0 +1,232 @@
+//! A store, a base image, and ways to run things.
+
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+use tempfile::TempDir;
+
+pub struct Harness {
+    directory: TempDir,
+}
+
+/// How a command ended.
+pub struct Outcome {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Outcome {
+    fn of(output: Output) -> Self {
+        Outcome {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        assert_eq!(self.code, Some(0), "{}{}", self.stdout, self.stderr);
+        self
+    }
+
+    #[track_caller]
+    pub fn fails(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{}{}", self.stdout, self.stderr);
+        assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+        self
+    }
+
+    #[track_caller]
+    pub fn says(self, text: &str) -> Self {
+        assert!(self.stderr.contains(text), "{text:?} is not in\n{}", self.stderr);
+        self
+    }
+}
+
+pub fn binary() -> PathBuf {
+    std::env::var_os("RBUILD_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_rbuild").into(), PathBuf::from)
+}
+
+pub fn testdata(name: &str) -> PathBuf {
+    let directory = std::env::var_os("RBUILD_TEST_DATA")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata"), PathBuf::from);
+    directory.join(name)
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Runs a program that must be installed, and must succeed.
+#[track_caller]
+pub fn tool(name: &str, args: &[&str]) -> String {
+    let output = Command::new(name).args(args).stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("{name} cannot be run ({error}): apt-get install {name}"));
+    assert!(output.status.success(), "{name} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A tar of a root file system with busybox and its applets.
+fn busybox_tar() -> &'static Path {
+    static TAR: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    let (_, path) = TAR.get_or_init(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let script = r#"
+            set -e
+            root="$1/root"; busybox=$(command -v busybox)
+            for d in bin dev etc home proc root sys tmp usr/bin var; do mkdir -p "$root/$d"; done
+            chmod 1777 "$root/tmp"; cp "$busybox" "$root/bin/busybox"
+            for a in $("$busybox" --list); do [ $a = busybox ] || ln "$root/bin/busybox" "$root/bin/$a"; done
+            printf 'root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/bin/false\nwww-data:x:33:33::/var/www:/bin/false\n' > "$root/etc/passwd"
+            printf 'root:x:0:\ndaemon:x:1:\nmail:x:8:www-data\nwww-data:x:33:\nusers:x:100:\n' > "$root/etc/group"
+            tar -C "$root" --sort=name --owner=0 --group=0 --numeric-owner --mtime=@1700000000 -cf "$1/busybox.tar" .
+        "#;
+        let path = directory.path().to_str().unwrap();
+        tool("sh", &["-c", script, "sh", path]);
+        let tar = directory.path().join("busybox.tar");
+        (directory, tar)
+    });
+    path
+}
+
+impl Harness {
+    /// A store with `busybox` in it.
+    pub fn new() -> Self {
+        let harness = Harness::empty();
+        let tar = busybox_tar().to_str().unwrap();
+        let path = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        harness.rbuild(&["import", "--change", path, "--change", "CMD [\"sh\"]", tar, "busybox"]).ok();
+        harness
+    }
+
+    pub fn empty() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        // Nothing of the machine's configuration counts, and Docker Hub is never asked.
+        let hub = "[[registry]]\nprefix = \"docker.io\"\nlocation = \"127.0.0.1:1\"\ninsecure = true\n";
+        std::fs::write(directory.path().join("registries.conf"), hub).unwrap();
+        Harness { directory }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn path_text(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command
+            .args(args)
+            .env("RBUILD_ROOT", self.path("store"))
+            .env("RBUILD_REGISTRIES_CONF", self.path("registries.conf"))
+            .env("XDG_CONFIG_HOME", self.path("config"))
+            .env("DOCKER_CONFIG", self.path("docker"))
+            .env_remove("BUILDKIT_PROGRESS")
+            .env_remove("DOCKER_DEFAULT_PLATFORM")
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn rbuild(&self, args: &[&str]) -> Outcome {
+        Outcome::of(self.command(args).output().unwrap())
+    }
+
+    /// A context directory with a Dockerfile.
+    pub fn context(&self, name: &str, dockerfile: &str) -> PathBuf {
+        let context = self.path(name);
+        std::fs::create_dir_all(&context).unwrap();
+        std::fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+        context
+    }
+
+    /// Builds a context.
+    pub fn build(&self, context: &Path, flags: &[&str]) -> Outcome {
+        let mut args = vec!["build", "--progress=plain"];
+        args.extend(flags);
+        args.push(context.to_str().unwrap());
+        self.rbuild(&args)
+    }
+
+    /// Builds a Dockerfile that needs no files.
+    pub fn build_text(&self, dockerfile: &str, flags: &[&str]) -> Outcome {
+        let context = self.context("context", dockerfile);
+        self.build(&context, flags)
+    }
+
+    /// What a program prints in an image.
+    #[track_caller]
+    pub fn output(&self, image: &str, command: &[&str]) -> String {
+        let mut args = vec!["run", "--rm", image];
+        args.extend(command);
+        self.rbuild(&args).ok().stdout
+    }
+
+    /// `rbuild inspect`, its only image.
+    #[track_caller]
+    pub fn inspect(&self, image: &str) -> Value {
+        let text = self.rbuild(&["inspect", image]).ok().stdout;
+        let mut images: Vec<Value> = serde_json::from_str(&text).unwrap();
+        images.remove(0)
+    }
+}
+
+/// Debian's docker-registry on a free port of loopback.
+pub struct Registry {
+    process: Child,
+    pub host: String,
+    _directory: TempDir,
+}
+
+impl Registry {
+    pub fn start() -> Registry {
+        let directory = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let host = format!("127.0.0.1:{port}");
+        let root = directory.path().join("data");
+        let config = format!(
+            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{host}\"}}\n",
+            root.display()
+        );
+        let file = directory.path().join("config.yml");
+        std::fs::write(&file, config).unwrap();
+        let process = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("docker-registry cannot be run ({error}): apt-get install docker-registry"));
+        let registry = Registry { process, host, _directory: directory };
+        for _ in 0..200 {
+            if registry.get("/v2/").is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+                return registry;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("docker-registry does not answer");
+    }
+
+    fn get(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(&self.host).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.host).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

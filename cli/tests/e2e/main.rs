@@ -1,0 +1,14 @@
+//! End-to-end tests: the real binary, its images read with other people's tools.
+//!
+//! Each test has a store of its own with a busybox base in it, imported from Debian's busybox-static. They run as root and as an
+//! ordinary user; what only root can do says so. `RBUILD_TEST_BINARY` and `RBUILD_TEST_DATA` name the binary and the `testdata` folder where
+//! they are not in their usual places.
+
+mod build;
+mod errors;
+mod harness;
+mod images;
+mod interplay;
+mod registry;
+mod run;
+mod stores;
