@@ -63,6 +63,14 @@ impl App {
     }
 }
 
+/// A stored name as its users write it, with its tag: `user/name:latest`.
+pub fn familiar(name: &str) -> String {
+    let Ok(reference) = name.parse::<Reference>() else { return name.to_owned() };
+    let familiar = reference.familiar();
+    let is_tagged = familiar.rsplit('/').next().is_some_and(|last| last.contains(':'));
+    if is_tagged || reference.digest().is_some() { familiar } else { format!("{familiar}:latest") }
+}
+
 /// A name of an image, as the user writes it.
 pub fn reference(text: &str) -> Result<Reference> {
     text.parse().map_err(|error: oci::InvalidReference| CliError::Usage(format!("invalid reference {text:?}: {error}")))

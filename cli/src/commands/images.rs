@@ -1,5 +1,5 @@
 use super::inspect::Document;
-use crate::app::App;
+use crate::app::{App, familiar};
 use crate::error::Result;
 use cache::StoredImage;
 use clap::Args;
@@ -71,8 +71,7 @@ fn rows_of(app: &App, image: &StoredImage, args: &ImagesArgs) -> Result<Vec<Row>
     Ok(names
         .into_iter()
         .map(|name| {
-            let familiar = name.parse::<oci::Reference>().map_or(name, |reference| reference.familiar());
-            let (repository, tag) = split_tag(&familiar);
+            let (repository, tag) = split_tag(&familiar(&name));
             Row {
                 repository,
                 tag,

@@ -1,4 +1,4 @@
-use crate::app::App;
+use crate::app::{App, familiar};
 use crate::error::{CliError, Result};
 use clap::Args;
 use oci::{Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, Platform};
@@ -55,7 +55,7 @@ pub fn run(args: &InspectArgs, app: &App) -> Result<ExitCode> {
         let config = &document.config;
         shown.push(json!({
             "Id": document.id,
-            "RepoTags": names.iter().map(oci::Reference::familiar).collect::<Vec<_>>(),
+            "RepoTags": found.image.names.iter().map(|name| familiar(name)).collect::<Vec<_>>(),
             "RepoDigests": names.iter().map(|name| format!("{}@{}", name.name(), document.manifest_digest)).collect::<Vec<_>>(),
             "Created": config.created,
             "Author": config.author.as_deref().unwrap_or_default(),

@@ -1,4 +1,4 @@
-use crate::app::{App, reference};
+use crate::app::{App, familiar, reference};
 use crate::error::{CliError, Result};
 use clap::Args;
 use std::io::Read;
@@ -32,7 +32,7 @@ pub fn run(args: &LoadArgs, app: &App) -> Result<ExitCode> {
         for name in image.names {
             let name = reference(&name)?;
             app.store.tag(&name.to_string(), &image.descriptor)?;
-            println!("Loaded image: {}", name.familiar());
+            println!("Loaded image: {}", familiar(&name.to_string()));
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -1,4 +1,4 @@
-use crate::app::App;
+use crate::app::{App, familiar};
 use crate::error::{CliError, Result};
 use clap::Args;
 use oci::Digest;
@@ -41,8 +41,4 @@ pub fn run(args: &RmiArgs, app: &App) -> Result<ExitCode> {
     }
     app.store.empty_trash();
     Ok(ExitCode::SUCCESS)
-}
-
-fn familiar(name: &str) -> String {
-    name.parse::<oci::Reference>().map_or_else(|_| name.to_owned(), |reference| reference.familiar())
 }

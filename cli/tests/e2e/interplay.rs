@@ -20,6 +20,10 @@ fn skopeo_reads_and_copies() {
         let text = tool("skopeo", &["inspect", &format!("oci-archive:{archive}")]);
         let inspected: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(inspected["Layers"].as_array().unwrap().len(), 3, "{compression}");
+        if compression == "zstd" {
+            // Docker's archives know no zstd.
+            continue;
+        }
         let copy = format!("docker-archive:{}", harness.path_text(&format!("{compression}.tar")));
         tool("skopeo", &["--insecure-policy", "copy", "--quiet", &format!("oci-archive:{archive}"), &copy]);
     }

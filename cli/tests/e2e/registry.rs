@@ -18,10 +18,9 @@ fn images_are_pushed_and_pulled() {
     let registry = Registry::start();
     let name = format!("{}/user/name:v1", registry.host);
     harness.build_text("FROM busybox\nRUN echo pushed > /x\n", &["-t", &name, "--push"]).ok();
-    let inspected = tool("skopeo", &["inspect", "--tls-verify=false", &format!("docker://{name}")]);
-    let inspected: Value = serde_json::from_str(&inspected).unwrap();
-    let types: Vec<_> = inspected["LayersData"].as_array().unwrap().iter().map(|layer| &layer["MIMEType"]).collect();
-    assert_eq!(types[1], "application/vnd.oci.image.layer.v1.tar+gzip");
+    let manifest = tool("skopeo", &["inspect", "--raw", "--tls-verify=false", &format!("docker://{name}")]);
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
+    assert_eq!(manifest["layers"][1]["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
     let other = Harness::empty();
     let pulled = other.rbuild(&["pull", &name]).ok();
     assert!(pulled.stdout.starts_with("sha256:"), "{}", pulled.stdout);
@@ -59,7 +58,8 @@ fn bases_come_from_a_mirror_when_a_step_needs_them() {
 #[test]
 fn blocked_registries_are_not_asked() {
     let harness = Harness::empty();
-    std::fs::write(harness.path("registries.conf"), "[[registry]]\nprefix = \"docker.io\"\nblocked = true\n").unwrap();
+    std::fs::write(harness.path("registries.conf"), "[[registry]]\nlocation = \"docker.io\"\nblocked = true\n")
+        .unwrap();
     harness.build_text("FROM busybox\n", &[]).fails(1).says("blocked");
 }
 

@@ -72,6 +72,11 @@ impl Lowering<'_> {
         place: &Place,
         inputs: &mut Vec<VertexId>,
     ) -> Result<Mount> {
+        match &mount {
+            mount::Mount::Secret(_) => return Err(unsupported("RUN --mount=type=secret", span)),
+            mount::Mount::Ssh(_) => return Err(unsupported("RUN --mount=type=ssh", span)),
+            _ => {}
+        }
         let written_target = mount.target().unwrap_or_default().to_owned();
         let target = parser::path::clean(&parser::path::workdir(&state.config.config.working_dir, &written_target));
         if target == "/" {
@@ -115,8 +120,7 @@ impl Lowering<'_> {
                 }
             }
             mount::Mount::Tmpfs(tmpfs) => MountKind::Tmpfs { size: tmpfs.size.unwrap_or(0) },
-            mount::Mount::Secret(_) => return Err(unsupported("RUN --mount=type=secret", span)),
-            mount::Mount::Ssh(_) => return Err(unsupported("RUN --mount=type=ssh", span)),
+            mount::Mount::Secret(_) | mount::Mount::Ssh(_) => unreachable!("refused above"),
         };
         Ok(Mount { target, readonly, kind })
     }
