@@ -83,7 +83,7 @@ fn is_local(path: &Path) -> bool {
     const SMB: i64 = 0xff53_4d42;
     let directory = path.parent().unwrap_or(path);
     match rustix::fs::statfs(directory) {
-        Ok(stat) => ![NFS, NINE_P, VIRTIOFS, SMB].contains(&(stat.f_type as i64)),
+        Ok(stat) => ![NFS, NINE_P, VIRTIOFS, SMB].contains(&stat.f_type),
         Err(_) => false,
     }
 }

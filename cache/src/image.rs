@@ -116,7 +116,7 @@ impl Store {
         let mut found: Vec<StoredImage> = Vec::new();
         for image in images {
             let matches = |digest: &str| digest.strip_prefix("sha256:").is_some_and(|hex| hex.starts_with(digits));
-            let is_it = matches(&image.descriptor.digest().to_string())
+            let is_it = matches(image.descriptor.digest().as_ref())
                 || self.config_digest(&image.descriptor).is_some_and(|digest| matches(&digest.to_string()));
             if is_it {
                 found.push(image);

@@ -88,11 +88,11 @@ impl Store {
         let entries = fs::read_dir(&directory).map_err(Error::io("list", &directory))?;
         for entry in entries.flatten() {
             let path = entry.path();
-            if path.extension().is_some_and(|extension| extension == "lock") {
-                if let Some(_lock) = lock::try_lock_existing(&path) {
-                    self.discard(&path.with_extension(""));
-                    let _ = fs::remove_file(&path);
-                }
+            if path.extension().is_some_and(|extension| extension == "lock")
+                && let Some(_lock) = lock::try_lock_existing(&path)
+            {
+                self.discard(&path.with_extension(""));
+                let _ = fs::remove_file(&path);
             }
         }
         Ok(())

@@ -411,21 +411,15 @@ impl Walk<'_> {
             let rest = &value[at..];
             let bounds = rest.char_indices().map(|(end, _)| end).chain([rest.len()]);
             let longest = bounds.rev_found(|end| pattern.matches(&rest[..end]));
-            match longest {
-                Some(length) => {
-                    result.push_str(&replacement);
-                    at += length;
-                    if !all {
-                        break;
-                    }
-                    if length > 0 {
-                        if at == value.len() {
-                            break;
-                        }
-                        continue;
-                    }
+            if let Some(length) = longest {
+                result.push_str(&replacement);
+                at += length;
+                if !all || at == value.len() {
+                    break;
                 }
-                None => {}
+                if length > 0 {
+                    continue;
+                }
             }
             let Some(c) = value[at..].chars().next() else { break };
             result.push(c);

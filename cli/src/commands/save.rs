@@ -1,5 +1,6 @@
 use crate::app::App;
 use crate::error::{CliError, Result};
+use crate::file::to_file;
 use clap::Args;
 use rustix::termios::isatty;
 use std::io::{BufWriter, Write};
@@ -25,9 +26,7 @@ pub fn run(args: &SaveArgs, app: &App) -> Result<ExitCode> {
         images.push((found.name.into_iter().collect(), found.image.descriptor));
     }
     match &args.output {
-        Some(path) => {
-            super::build::to_file(path, |out| executor::export::archive::write(&app.store, &images, true, out))?
-        }
+        Some(path) => to_file(path, |out| executor::export::archive::write(&app.store, &images, true, out))?,
         None if isatty(std::io::stdout()) => {
             return Err(CliError::Usage("an archive is not written to a terminal: use -o FILE".into()));
         }

@@ -148,7 +148,7 @@ struct ImageLayer {
 fn layer_descriptor(snapshots: &Snapshots, layer: &Layer, options: ImageOptions) -> Result<ImageLayer> {
     if let Some(origin) = &layer.origin {
         let mut descriptor = origin.descriptor.clone();
-        let media_type = family(&descriptor.media_type().to_string(), options.docker_types);
+        let media_type = family(descriptor.media_type().as_ref(), options.docker_types);
         descriptor.set_media_type(MediaType::from(media_type.as_str()));
         return Ok(ImageLayer { descriptor, diff_id: origin.diff_id, created: None });
     }

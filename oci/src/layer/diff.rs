@@ -92,7 +92,7 @@ impl Walk {
             FileType::Socket => Ok(()),
             FileType::Directory => {
                 let directory = open_directory(upper.as_fd(), name, path)?;
-                let below_is_directory = below.as_ref().is_some_and(|below| is_directory(below));
+                let below_is_directory = below.as_ref().is_some_and(is_directory);
                 let lower_directory = match (lower, below_is_directory) {
                     (Some(lower), true) => Some(open_directory(lower.as_fd(), name, path)?),
                     _ => None,

@@ -21,7 +21,7 @@ impl Lowering<'_> {
         let mut mounts = Vec::new();
         for word in &run.mounts {
             let environment = state.environment.clone();
-            let expander = self.expander.clone();
+            let expander = self.expander;
             let parsed = mount::Mount::parse(&word.value, &mut |text| {
                 expander.word(text, &environment).map(|expansion| expansion.text)
             })
@@ -72,14 +72,10 @@ impl Lowering<'_> {
         place: &Place,
         inputs: &mut Vec<VertexId>,
     ) -> Result<Mount> {
-        match &mount {
-            mount::Mount::Secret(_) => return Err(unsupported("RUN --mount=type=secret", span)),
-            mount::Mount::Ssh(_) => return Err(unsupported("RUN --mount=type=ssh", span)),
-            _ => {}
-        }
         let written_target = mount.target().unwrap_or_default().to_owned();
         let target = parser::path::clean(&parser::path::workdir(&state.config.config.working_dir, &written_target));
-        if target == "/" {
+        // Secrets and agents have targets of their own where none is written.
+        if target == "/" && !matches!(mount, mount::Mount::Secret(_) | mount::Mount::Ssh(_)) {
             return Err(problem(format!("invalid mount target {written_target:?}"), span));
         }
         let readonly = mount.is_readonly();
@@ -120,7 +116,8 @@ impl Lowering<'_> {
                 }
             }
             mount::Mount::Tmpfs(tmpfs) => MountKind::Tmpfs { size: tmpfs.size.unwrap_or(0) },
-            mount::Mount::Secret(_) | mount::Mount::Ssh(_) => unreachable!("refused above"),
+            mount::Mount::Secret(_) => return Err(unsupported("RUN --mount=type=secret", span)),
+            mount::Mount::Ssh(_) => return Err(unsupported("RUN --mount=type=ssh", span)),
         };
         Ok(Mount { target, readonly, kind })
     }

@@ -45,7 +45,7 @@ pub struct StageInstruction {
 pub enum Base {
     Scratch,
     Stage(usize),
-    Image(Image),
+    Image(Box<Image>),
 }
 
 /// An image that a stage is based on or takes files from.
@@ -66,7 +66,7 @@ impl Image {
 #[derive(Clone, Debug)]
 pub enum Origin {
     Stage(usize),
-    Image(Image),
+    Image(Box<Image>),
     Scratch,
 }
 
@@ -130,10 +130,10 @@ impl Stages {
         let mut images = Vec::new();
         for (_, stage) in self.stages.iter().enumerate().filter(|(index, _)| self.needed[*index]) {
             if let Base::Image(image) = &stage.base {
-                images.push(image.clone());
+                images.push(Image::clone(image));
             }
             images.extend(self.origins(stage).into_iter().filter_map(|origin| match origin {
-                Origin::Image(image) => Some(image),
+                Origin::Image(image) => Some(*image),
                 _ => None,
             }));
         }
@@ -174,7 +174,7 @@ impl Stages {
         }
         let reference =
             value.parse().map_err(|error| problem(format!("failed to parse stage name {value:?}: {error}"), span))?;
-        Ok(Origin::Image(Image { reference, platform: platform.clone(), span }))
+        Ok(Origin::Image(Box::new(Image { reference, platform: platform.clone(), span })))
     }
 
     /// `name`, or `stage-N` (D12.15).
@@ -313,7 +313,7 @@ fn base(earlier: &[Stage], name: &str, platform: &Platform, word: &Word) -> Resu
     }
     let reference =
         name.parse().map_err(|error| problem(format!("failed to parse stage name {name:?}: {error}"), word.span))?;
-    Ok(Base::Image(Image { reference, platform: platform.clone(), span: word.span }))
+    Ok(Base::Image(Box::new(Image { reference, platform: platform.clone(), span: word.span })))
 }
 
 /// D12.11.

@@ -1,0 +1,158 @@
+//! The flags of `rbuild build`, as docker buildx spells them.
+
+use crate::error::{CliError, Result};
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Args)]
+pub struct BuildArgs {
+    /// The build context: a directory
+    #[arg(value_name = "PATH")]
+    pub context: PathBuf,
+
+    /// Name of the image, with or without a tag
+    #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
+    pub tags: Vec<String>,
+
+    /// The Dockerfile (default: PATH/Dockerfile); `-` for standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+
+    /// The stage to build (default: the last one)
+    #[arg(long, value_name = "STAGE")]
+    pub target: Option<String>,
+
+    /// Set a build argument; without a value it is taken from the environment
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
+    pub build_args: Vec<String>,
+
+    /// Run every step, whatever the cache holds
+    #[arg(long)]
+    pub no_cache: bool,
+
+    /// Ask the registry for base images, whatever the store holds
+    #[arg(long)]
+    pub pull: bool,
+
+    /// The platform to build for
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", env = "DOCKER_DEFAULT_PLATFORM")]
+    pub platform: Option<String>,
+
+    /// How progress is shown: auto, plain, tty, rawjson, quiet or none
+    #[arg(long, value_name = "MODE", env = "BUILDKIT_PROGRESS")]
+    pub progress: Option<String>,
+
+    /// What becomes of the result, such as `type=oci,dest=image.tar`
+    #[arg(short, long = "output", value_name = "SPEC")]
+    pub outputs: Vec<String>,
+
+    /// Push the image to its registry
+    #[arg(long)]
+    pub push: bool,
+
+    /// Put the image into the store (the default)
+    #[arg(long)]
+    pub load: bool,
+
+    /// Write the image's id to a file
+    #[arg(long, value_name = "FILE")]
+    pub iidfile: Option<PathBuf>,
+
+    /// Write facts about the result to a JSON file
+    #[arg(long, value_name = "FILE")]
+    pub metadata_file: Option<PathBuf>,
+
+    /// Print the image's id and nothing else
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Add a label to the image
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    pub labels: Vec<String>,
+
+    /// The network of RUN steps: default, none or host
+    #[arg(long, value_name = "MODE")]
+    pub network: Option<String>,
+
+    /// Add a line to /etc/hosts of RUN steps
+    #[arg(long = "add-host", value_name = "NAME:IP")]
+    pub add_hosts: Vec<String>,
+
+    #[command(flatten)]
+    pub compatibility: Compatibility,
+}
+
+/// Flags of other builders: those without effect are taken and ignored, the others are refused by name.
+#[derive(Args)]
+pub struct Compatibility {
+    #[arg(long, hide = true)]
+    builder: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    rm: Option<String>,
+    #[arg(long, hide = true)]
+    force_rm: bool,
+    #[arg(long, hide = true)]
+    compress: bool,
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    provenance: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    sbom: Option<String>,
+    #[arg(long, hide = true)]
+    secret: Vec<String>,
+    #[arg(long, hide = true)]
+    ssh: Vec<String>,
+    #[arg(long, hide = true)]
+    cache_to: Vec<String>,
+    #[arg(long, hide = true)]
+    cache_from: Vec<String>,
+    #[arg(long, hide = true)]
+    build_context: Vec<String>,
+    #[arg(long, hide = true)]
+    allow: Vec<String>,
+    #[arg(long, hide = true)]
+    call: Option<String>,
+    #[arg(long, hide = true)]
+    check: bool,
+    #[arg(long, hide = true)]
+    attest: Vec<String>,
+    #[arg(long, hide = true)]
+    annotation: Vec<String>,
+    #[arg(long, hide = true)]
+    ulimit: Vec<String>,
+    #[arg(long, hide = true)]
+    shm_size: Option<String>,
+    #[arg(long, hide = true)]
+    no_cache_filter: Vec<String>,
+    #[arg(long, hide = true)]
+    squash: bool,
+}
+
+impl BuildArgs {
+    /// Refuses flags that this version does not have yet: ignoring them would build something else.
+    pub fn reject_unsupported(&self) -> Result<()> {
+        let flags = &self.compatibility;
+        let wanted = |value: &Option<String>| value.as_deref().is_some_and(|value| value != "false" && value != "0");
+        let unsupported = [
+            ("--provenance", wanted(&flags.provenance)),
+            ("--sbom", wanted(&flags.sbom)),
+            ("--secret", !flags.secret.is_empty()),
+            ("--ssh", !flags.ssh.is_empty()),
+            ("--cache-to", !flags.cache_to.is_empty()),
+            ("--cache-from", !flags.cache_from.is_empty()),
+            ("--build-context", !flags.build_context.is_empty()),
+            ("--allow", flags.allow.iter().any(|entitlement| entitlement != "network.host")),
+            ("--call", flags.call.as_deref().is_some_and(|call| call != "build")),
+            ("--check", flags.check),
+            ("--attest", !flags.attest.is_empty()),
+            ("--annotation", !flags.annotation.is_empty()),
+            ("--ulimit", !flags.ulimit.is_empty()),
+            ("--shm-size", flags.shm_size.is_some()),
+            ("--no-cache-filter", !flags.no_cache_filter.is_empty()),
+            ("--squash", flags.squash),
+        ];
+        match unsupported.iter().find(|(_, given)| *given) {
+            Some((flag, _)) => Err(CliError::Usage(format!("{flag} is not supported yet by this version of rbuild"))),
+            None => Ok(()),
+        }
+    }
+}

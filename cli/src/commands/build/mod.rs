@@ -1,0 +1,230 @@
+//! `rbuild build`: from flags to outputs.
+
+mod args;
+mod export;
+mod request;
+
+pub use args::BuildArgs;
+
+use crate::app::App;
+use crate::error::{CliError, Result};
+use crate::progress::Display;
+use executor::export::image::BuiltImage;
+use executor::index::StoreIndex;
+use executor::source::image::Images;
+use executor::source::local::{self, LocalSource};
+use executor::source::statcache::StatCache;
+use executor::value::{Context, Value};
+use executor::worker::LocalWorker;
+use export::Exporter;
+use oci::{Platform, Reference};
+use parser::Diagnostic;
+use parser::diagnostic::excerpt;
+use parser::span::Span;
+use request::Request;
+use solver::event::{Event, EventSink, WarningEvent};
+use solver::lower::{self, ImageResolver, Plan, ResolvedImage};
+use solver::schedule::{ScheduleOptions, solve};
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub fn run(args: BuildArgs, app: &App) -> Result<ExitCode> {
+    let request = request::request(&args, app)?;
+    if let Some(path) = &args.iidfile {
+        // An old id must not be taken for the one of a build that failed (R5.11.1).
+        let _ = std::fs::remove_file(path);
+    }
+    let images = app.images(args.pull)?;
+    let runtime = app.runtime()?;
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    let display = Display::start(request.mode, receiver);
+    let events = EventSink::new(sender);
+    let result = runtime.block_on(async {
+        let build = build(&args, &request, app, &images, &events);
+        tokio::select! {
+            result = build => result,
+            code = interrupted() => Ok(Err(code)),
+        }
+    });
+    drop(events);
+    drop(images);
+    // What was cancelled ends here, so that the display sees it.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    display.finish();
+    app.store.empty_trash();
+    match result? {
+        Ok(built) => {
+            export::report(&args, built.as_ref())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(code) => {
+            eprintln!("error: failed to solve: Canceled: context canceled");
+            Ok(ExitCode::from(code))
+        }
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM, and gives the exit code for it. A second one ends the program at once.
+async fn interrupted() -> u8 {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    let code = tokio::select! {
+        _ = interrupt.recv() => 130,
+        _ = terminate.recv() => 143,
+    };
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        std::process::exit(code.into());
+    });
+    code
+}
+
+/// The source that errors quote.
+struct Source {
+    name: String,
+    text: String,
+}
+
+impl Source {
+    fn error(&self, span: Option<Span>, message: String) -> CliError {
+        CliError::Build { excerpt: span.map(|span| excerpt(&self.text, &self.name, span)), message }
+    }
+
+    fn diagnostic(&self, error: &Diagnostic) -> CliError {
+        self.error(Some(error.span), error.to_string())
+    }
+}
+
+type Cancelled = u8;
+
+/// From the request to all outputs. Gives the image, if an output made one.
+async fn build(
+    args: &BuildArgs,
+    request: &Request,
+    app: &App,
+    images: &Images,
+    events: &EventSink,
+) -> Result<std::result::Result<Option<BuiltImage>, Cancelled>> {
+    let (source, context) = load_definition(request, app, events)?;
+    let dockerfile = parser::parse(&source.text).map_err(|errors| parse_errors(&source, errors))?;
+    let resolver = NotedResolver { images, events };
+    let plan = lower::lower(&dockerfile, &request.lower, &resolver).await;
+    let plan = plan.map_err(|error| source.diagnostic(&error))?;
+    let Plan { graph, result, config, base_history } = plan;
+    let contexts = BTreeMap::from([("context".to_owned(), context)]);
+    let worker = Arc::new(LocalWorker::new(
+        app.snapshots.clone(),
+        app.launcher.clone(),
+        images.clone(),
+        contexts,
+        request.worker.clone(),
+    ));
+    let index = Arc::new(StoreIndex::new(app.store.clone()));
+    let options = ScheduleOptions { no_cache: args.no_cache };
+    let solved = solve(Arc::new(graph), &[result], worker.clone(), index, options, events.clone()).await;
+    worker.save_digests();
+    let mut values = solved.map_err(|error| source.error(error.span, error.to_string()))?;
+    let Some(Value::Files(stack)) = values.pop() else {
+        return Err(CliError::Failed("the build has no files as its result".into()));
+    };
+    for warning in &dockerfile.warnings {
+        let lines = parser::span::LineIndex::new(&source.text).lines(warning.span);
+        let rule = warning.rule.map(|rule| format!("{rule}: ")).unwrap_or_default();
+        events.send(Event::Warning(WarningEvent {
+            vertex: String::new(),
+            level: 1,
+            short: format!("{rule}{} (line {})", warning.message, lines.1),
+            detail: Vec::new(),
+            url: String::new(),
+            lines: Some(lines),
+        }));
+    }
+    let mut built = None;
+    let exporter = Exporter { app, images, stack: &stack, config: &config, base_history, events };
+    for output in &request.outputs {
+        built = exporter.export(output).await?.or(built);
+    }
+    Ok(Ok(built))
+}
+
+/// Dockerfile and context (D19, D20).
+fn load_definition(request: &Request, app: &App, events: &EventSink) -> Result<(Source, Arc<Context>)> {
+    let shown = request.file.as_deref().unwrap_or(Path::new("Dockerfile")).to_string_lossy().into_owned();
+    let task = events.start(format!("[internal] load build definition from {shown}"));
+    let loaded = match request.file.as_deref() {
+        Some(path) if path == Path::new("-") => {
+            let mut data = Vec::new();
+            std::io::stdin().read_to_end(&mut data)?;
+            Ok((PathBuf::from("Dockerfile"), data))
+        }
+        file => local::read_dockerfile(&request.context, file).map(|file| (file.path, file.data)),
+    };
+    let (path, data) = loaded.map_err(|error| {
+        let hint = match request.file {
+            Some(_) => "",
+            None => ": put a Dockerfile into the context, or name one with -f",
+        };
+        CliError::Build { excerpt: None, message: format!("{error}{hint}") }
+    })?;
+    task.done();
+    let task = events.start("[internal] load .dockerignore");
+    let local = LocalSource::open(&request.context, "context", Some(&path))
+        .map_err(|error| CliError::Build { excerpt: None, message: error.to_string() })?;
+    task.done();
+    let directory = request.context.canonicalize()?;
+    let key = blake3_hex(directory.as_os_str().as_encoded_bytes());
+    let digests_path = app.store.root().join(format!("digests-{key}"));
+    let digests = StatCache::load(&digests_path);
+    let name = path.file_name().map_or(shown, |name| name.to_string_lossy().into_owned());
+    let source = Source { name, text: String::from_utf8_lossy(&data).into_owned() };
+    Ok((source, Arc::new(Context { source: local, digests, digests_path })))
+}
+
+fn blake3_hex(bytes: &[u8]) -> String {
+    oci::Digest::of(bytes).hex().chars().take(32).collect()
+}
+
+/// All errors are shown, the first one is the last line.
+fn parse_errors(source: &Source, errors: Vec<Diagnostic>) -> CliError {
+    let mut excerpts = String::new();
+    for error in errors.iter().skip(1) {
+        excerpts.push_str(&excerpt(&source.text, &source.name, error.span));
+        excerpts.push_str(&format!("error: {error}\n"));
+    }
+    match errors.first() {
+        None => CliError::Failed("the Dockerfile could not be parsed".into()),
+        Some(first) => {
+            excerpts.push_str(&excerpt(&source.text, &source.name, first.span));
+            CliError::Build { excerpt: Some(excerpts), message: first.to_string() }
+        }
+    }
+}
+
+/// Shows what is asked of registries.
+struct NotedResolver<'a> {
+    images: &'a Images,
+    events: &'a EventSink,
+}
+
+impl ImageResolver for NotedResolver<'_> {
+    type Error = executor::Error;
+
+    async fn resolve(&self, reference: &Reference, platform: &Platform) -> executor::error::Result<ResolvedImage> {
+        let task = self.events.start(format!("[internal] load metadata for {reference}"));
+        let resolved = self.images.resolve(reference, platform).await;
+        match &resolved {
+            Ok(_) => task.done(),
+            Err(error) => task.failed(error),
+        }
+        resolved
+    }
+}

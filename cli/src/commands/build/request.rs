@@ -1,0 +1,164 @@
+//! From flags to a checked request.
+
+use super::args::BuildArgs;
+use crate::app::{App, reference};
+use crate::error::{CliError, Result};
+use crate::output::{ImageFormat, OutputSpec};
+use crate::progress::Mode;
+use executor::worker::WorkerOptions;
+use oci::Platform;
+use rustix::termios::isatty;
+use solver::lower::LowerOptions;
+use solver::op::Network;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// What the flags ask for, checked.
+pub struct Request {
+    pub context: PathBuf,
+    pub file: Option<PathBuf>,
+    pub mode: Mode,
+    pub lower: LowerOptions,
+    pub worker: WorkerOptions,
+    pub outputs: Vec<OutputSpec>,
+}
+
+pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
+    let context = args.context.clone();
+    let text = context.to_string_lossy();
+    if text == "-" || text.contains("://") || text.starts_with("git@") {
+        return Err(CliError::Usage(format!(
+            "the context {text:?} is not supported yet by this version of rbuild: give a directory"
+        )));
+    }
+    if !context.is_dir() {
+        let reason = if context.exists() { "it is not a directory" } else { "no such file or directory" };
+        return Err(CliError::Usage(format!("unable to prepare context: path {text:?} not found: {reason}")));
+    }
+    let tags: Vec<String> = args.tags.iter().map(|tag| Ok(reference(tag)?.to_string())).collect::<Result<_>>()?;
+    let platform = args.platform.clone().or_else(|| app.config.build.platform.clone());
+    let platform: Option<Platform> = match platform.as_deref().filter(|text| !text.is_empty()) {
+        Some(text) if text.contains(',') => {
+            return Err(CliError::Usage("--platform with several platforms is not supported yet".into()));
+        }
+        Some(text) => Some(text.parse().map_err(|error: oci::InvalidPlatform| CliError::Usage(error.to_string()))?),
+        None => None,
+    };
+    let network = args.network.clone().or_else(|| app.config.build.network.clone());
+    let network = match network.as_deref() {
+        None | Some("default" | "") => Network::Default,
+        Some("none") => Network::None,
+        Some("host") => Network::Host,
+        Some(other) => {
+            let hint = parser::suggest::closest(["default", "none", "host"], other)
+                .map(|mode| format!(" (did you mean {mode}?)"))
+                .unwrap_or_default();
+            return Err(CliError::Usage(format!("invalid network mode {other:?}{hint}")));
+        }
+    };
+    let build_args = build_args(&args.build_args)?;
+    let extra_hosts = add_hosts(&args.add_hosts)?;
+    let is_proxy = |name: &str| {
+        ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"].contains(&name.to_uppercase().as_str())
+    };
+    let proxies =
+        build_args.iter().filter(|(name, _)| is_proxy(name)).map(|(name, value)| (name.clone(), value.clone()));
+    let proxies = proxies.collect();
+    let mode = match args.quiet {
+        true => Mode::Quiet,
+        false => Mode::parse(args.progress.as_deref().or(app.config.progress.as_deref()).unwrap_or("auto"))?,
+    };
+    Ok(Request {
+        context,
+        file: args.file.clone(),
+        mode,
+        lower: LowerOptions {
+            target: args.target.clone(),
+            build_args,
+            labels: labels(&args.labels)?,
+            platform,
+            network,
+            extra_hosts: extra_hosts.iter().map(|(_, name)| name.clone()).collect(),
+        },
+        worker: WorkerOptions { extra_hosts, proxies },
+        outputs: outputs(args, &tags)?,
+    })
+}
+
+/// R5.4 to R5.7.
+fn outputs(args: &BuildArgs, tags: &[String]) -> Result<Vec<OutputSpec>> {
+    let format = ImageFormat { compression: None, docker_types: false };
+    let mut outputs: Vec<OutputSpec> =
+        args.outputs.iter().map(|text| OutputSpec::parse(text).map_err(CliError::Usage)).collect::<Result<_>>()?;
+    let has_image = |outputs: &[OutputSpec]| outputs.iter().any(|output| matches!(output, OutputSpec::Image { .. }));
+    if outputs.is_empty() || ((args.push || args.load) && !has_image(&outputs)) {
+        outputs.push(OutputSpec::Image { names: Vec::new(), push: false, format });
+    }
+    if outputs.iter().filter(|output| output.is_stdout()).count() > 1 {
+        return Err(CliError::Usage("only one output can go to standard output".into()));
+    }
+    if outputs.iter().any(OutputSpec::is_stdout) && isatty(std::io::stdout()) {
+        return Err(CliError::Usage("an archive is not written to a terminal: give the output a dest".into()));
+    }
+    let mut named = Vec::with_capacity(outputs.len());
+    for output in outputs {
+        let mut output = output.with_names(tags);
+        match &mut output {
+            OutputSpec::Image { names, push, .. } => {
+                *push |= args.push;
+                *names = names.iter().map(|name| Ok(reference(name)?.to_string())).collect::<Result<_>>()?;
+                if *push && names.is_empty() {
+                    return Err(CliError::Usage("tag is needed when pushing to registry: use -t NAME".into()));
+                }
+            }
+            OutputSpec::Archive { names, .. } => {
+                *names = names.iter().map(|name| Ok(reference(name)?.to_string())).collect::<Result<_>>()?;
+            }
+            _ => {}
+        }
+        named.push(output);
+    }
+    if args.iidfile.is_some() && !named.iter().any(OutputSpec::is_image) {
+        return Err(CliError::Usage("--iidfile needs an output that is an image".into()));
+    }
+    Ok(named)
+}
+
+fn build_args(given: &[String]) -> Result<BTreeMap<String, String>> {
+    let mut args = BTreeMap::new();
+    for text in given {
+        match text.split_once('=') {
+            Some(("", _)) => return Err(CliError::Usage(format!("invalid build argument {text:?}: it has no name"))),
+            Some((name, value)) => drop(args.insert(name.to_owned(), value.to_owned())),
+            // D13.16: unset there, it is not passed.
+            None => {
+                if let Ok(value) = std::env::var(text) {
+                    args.insert(text.clone(), value);
+                }
+            }
+        }
+    }
+    Ok(args)
+}
+
+fn labels(given: &[String]) -> Result<BTreeMap<String, String>> {
+    let pairs = given.iter().map(|text| match text.split_once('=') {
+        Some(("", _)) => Err(CliError::Usage(format!("invalid label {text:?}: it has no name"))),
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => Ok((text.clone(), String::new())),
+    });
+    pairs.collect()
+}
+
+/// Addresses and names.
+fn add_hosts(given: &[String]) -> Result<Vec<(String, String)>> {
+    let hosts = given.iter().map(|text| {
+        let split = text.split_once('=').or_else(|| text.split_once(':'));
+        let invalid = || CliError::Usage(format!("invalid --add-host {text:?}: expected NAME:IP"));
+        let (name, address) = split.filter(|(name, _)| !name.is_empty()).ok_or_else(invalid)?;
+        let bare = address.trim_start_matches('[').trim_end_matches(']');
+        let address: std::net::IpAddr = bare.parse().map_err(|_| invalid())?;
+        Ok((address.to_string(), name.to_owned()))
+    });
+    hosts.collect()
+}
