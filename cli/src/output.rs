@@ -165,8 +165,8 @@ impl Fields {
         Ok(match self.compression.as_deref() {
             None => None,
             Some("uncompressed") => Some(Compression::None),
-            Some("gzip") => Some(Compression::Gzip(u8::try_from(within(0, 9, 6)?).unwrap_or(6))),
-            Some("zstd") => Some(Compression::Zstd(within(1, 22, 3)?)),
+            Some("gzip") => Some(Compression::Gzip { level: u32::try_from(within(0, 9, 6)?).unwrap_or(6) }),
+            Some("zstd") => Some(Compression::Zstd { level: within(1, 22, 3)? }),
             Some("estargz") => return Err("compression estargz is not supported yet".into()),
             Some(other) => return Err(format!("unknown compression {other:?}: expected gzip, zstd or uncompressed")),
         })
@@ -230,7 +230,7 @@ mod tests {
         else {
             panic!("not an archive")
         };
-        assert_eq!(format, ImageFormat { compression: Some(Compression::Zstd(9)), docker_types: true });
+        assert_eq!(format, ImageFormat { compression: Some(Compression::Zstd { level: 9 }), docker_types: true });
     }
 
     #[test]

@@ -6,8 +6,8 @@ use crate::sandbox::Privileges;
 use crate::value::{Layer, LayerOrigin, Stack};
 use cache::{Attempt, LayerId, LayerRecord, Store};
 use oci::DiffId;
-use oci::codec::{HashingReader, decoder};
-use oci::layer::ApplyOptions;
+use oci::codec::{HashingReader, ReadAhead, decoder};
+use oci::layer::{ApplyOptions, Change, ChangeKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -68,7 +68,7 @@ impl Snapshots {
         let id = match earlier {
             Some(id) => id,
             None => {
-                let size = oci::layer::size(&changes);
+                let size = file_bytes(&changes);
                 attempt.commit(None, &self.record(&below, content, ended, size, None))?
             }
         };
@@ -83,17 +83,17 @@ impl Snapshots {
         let attempt = self.store.begin_layer()?;
         let destination = mount::open_directory(attempt.upper())?;
         let lower = self.lower(below)?;
-        let mut tar = HashingReader::new(decoder(blob).map_err(Error::ReadLayer)?);
+        let mut tar = HashingReader::new(ReadAhead::new(decoder(blob).map_err(Error::ReadLayer)?));
         let options = ApplyOptions { userxattr: self.userxattr(), single_id: self.privileges == Privileges::SingleId };
-        let summary = oci::layer::apply(&mut tar, destination.as_fd(), lower.as_ref().map(AsFd::as_fd), &options)?;
+        let summary = oci::layer::apply(&mut tar, destination.as_fd(), lower.as_ref().map(AsFd::as_fd), options)?;
         for warning in &summary.warnings {
             tracing::debug!(layer = %layer.id, "{warning}");
         }
-        let (found, _) = tar.finish().map_err(Error::ReadLayer)?;
+        let (_, found, _) = tar.finish();
         if found != origin.diff_id.0 {
             return Err(Error::WrongDiffId { expected: origin.diff_id, found: DiffId(found) });
         }
-        let record = self.record(below, layer.content, SystemTime::now(), summary.size, Some(origin.diff_id));
+        let record = self.record(below, layer.content, SystemTime::now(), summary.bytes, Some(origin.diff_id));
         attempt.commit(Some(layer.id.clone()), &record)?;
         Ok(())
     }
@@ -125,4 +125,12 @@ impl Snapshots {
     fn userxattr(&self) -> bool {
         self.privileges != Privileges::Root
     }
+}
+
+fn file_bytes(changes: &[Change]) -> u64 {
+    let sizes = changes.iter().map(|change| match change.kind {
+        ChangeKind::File { size } => size,
+        _ => 0,
+    });
+    sizes.sum()
 }

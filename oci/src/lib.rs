@@ -12,6 +12,7 @@ pub mod codec;
 pub mod digest;
 pub mod image;
 pub mod layer;
+pub mod layout;
 pub mod platform;
 pub mod reference;
 pub mod registries;

@@ -26,12 +26,12 @@ pub fn run(args: &LoadArgs, app: &App) -> Result<ExitCode> {
     }
     for image in images {
         if image.names.is_empty() {
-            app.store.keep(&image.descriptor)?;
-            println!("Loaded image ID: {}", image.descriptor.digest());
+            app.store.keep(&image.manifest)?;
+            println!("Loaded image ID: {}", image.manifest.digest());
         }
         for name in image.names {
             let name = reference(&name)?;
-            app.store.tag(&name.to_string(), &image.descriptor)?;
+            app.store.tag(&name.to_string(), &image.manifest)?;
             println!("Loaded image: {}", familiar(&name.to_string()));
         }
     }

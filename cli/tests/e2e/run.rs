@@ -105,6 +105,26 @@ fn steps_see_the_sandbox_of_the_norm() {
     assert!(complaints.is_empty(), "{complaints:#?}");
 }
 
+/// X1.64: what a step makes with mknod must not lead to the host's devices. Only root can make them at all.
+#[test]
+fn device_nodes_do_not_open() {
+    if !is_root() {
+        return;
+    }
+    let harness = Harness::new();
+    let script = r#"
+        for place in / /dev /tmp /dev/shm /mounted; do
+          mknod $place/node c 1 5 2>/dev/null || continue
+          head -c 1 $place/node >/dev/null 2>&1 && echo a node in $place opens
+        done
+        head -c 1 /dev/zero >/dev/null || echo /dev/zero does not open
+        true
+    "#;
+    let dockerfile = format!("FROM busybox\nRUN --mount=type=tmpfs,target=/mounted <<'EOF'\n{script}\nEOF\n");
+    let outcome = harness.build_text(&dockerfile, &[]).ok();
+    assert!(!outcome.stderr.contains("open"), "{}", outcome.stderr);
+}
+
 #[test]
 fn a_step_without_network_has_only_lo() {
     let harness = Harness::new();

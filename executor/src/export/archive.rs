@@ -2,20 +2,13 @@
 
 use crate::error::{Error, Result};
 use cache::Store;
-use oci::archive::{ArchiveImage, BlobSink, BlobSource, LoadedImage};
+use oci::archive::{ArchiveImage, ArchiveOptions, BlobSink};
 use oci::{Descriptor, Digest};
 use std::io::{self, Read, Write};
 
-struct StoreBlobs<'a>(&'a Store);
+struct StoreSink<'a>(&'a Store);
 
-impl BlobSource for StoreBlobs<'_> {
-    fn open(&self, digest: &Digest) -> io::Result<(u64, Box<dyn Read>)> {
-        let file = self.0.open_blob(digest).map_err(io::Error::other)?;
-        Ok((file.metadata()?.len(), Box::new(file)))
-    }
-}
-
-impl BlobSink for StoreBlobs<'_> {
+impl BlobSink for StoreSink<'_> {
     fn put(&mut self, expected: Option<Digest>, content: &mut dyn Read) -> io::Result<(Digest, u64)> {
         let mut writer = self.0.blob_writer().map_err(io::Error::other)?;
         let length = io::copy(content, &mut writer)?;
@@ -27,12 +20,17 @@ impl BlobSink for StoreBlobs<'_> {
 pub fn write(store: &Store, images: &[(Vec<String>, Descriptor)], docker: bool, out: &mut impl Write) -> Result<()> {
     let images: Vec<_> = images
         .iter()
-        .map(|(names, descriptor)| ArchiveImage { names: names.clone(), descriptor: descriptor.clone() })
+        .map(|(names, descriptor)| ArchiveImage { names: names.clone(), manifest: descriptor.clone() })
         .collect();
-    oci::archive::write(&images, docker, &StoreBlobs(store), out).map_err(|error| Error::Export(error.to_string()))
+    let open = |digest: &Digest| -> io::Result<(u64, Box<dyn Read>)> {
+        let file = std::fs::File::open(store.blob_path(digest))?;
+        Ok((file.metadata()?.len(), Box::new(file)))
+    };
+    let options = ArchiveOptions { docker, created: None };
+    oci::archive::write_oci(&images, &open, &options, out).map_err(|error| Error::Export(error.to_string()))
 }
 
 /// Reads an archive's images into the store. They have no names in it yet.
-pub fn read(store: &Store, archive: impl Read + Send) -> Result<Vec<LoadedImage>> {
-    oci::archive::read(archive, &mut StoreBlobs(store)).map_err(|error| Error::Export(error.to_string()))
+pub fn read(store: &Store, archive: impl Read + Send) -> Result<Vec<ArchiveImage>> {
+    oci::archive::read_tar(archive, &mut StoreSink(store)).map_err(|error| Error::Export(error.to_string()))
 }

@@ -93,7 +93,8 @@ fn write_documents(
         "config": {"mediaType": config_type, "digest": config_digest, "size": config_bytes.len()},
         "layers": layers,
     });
-    let bytes = serde_json::to_vec(&manifest).map_err(|error| Error::Export(error.to_string()))?;
+    // Members in a fixed order: annotations are kept in a map that has none.
+    let bytes = oci::layout::to_json(&manifest);
     let digest = store.put_blob(&bytes)?;
     let mut descriptor = Descriptor::new(MediaType::from(manifest_type.as_str()), bytes.len() as u64, digest.to_spec());
     descriptor.set_platform(Some(config.platform().to_spec()));
@@ -105,7 +106,7 @@ pub fn import(store: &Store, tar: impl std::io::Read + Send, mut config: ImageCo
     let mut tar = HashingReader::new(decoder(tar).map_err(Error::ReadLayer)?);
     let mut blob = store.blob_writer()?;
     std::io::copy(&mut tar, &mut blob).map_err(Error::ReadLayer)?;
-    let (diff_id, size) = tar.finish().map_err(Error::ReadLayer)?;
+    let (_, diff_id, size) = tar.finish();
     if size == 0 {
         return Err(Error::Export("the tar is empty".into()));
     }
@@ -113,7 +114,7 @@ pub fn import(store: &Store, tar: impl std::io::Read + Send, mut config: ImageCo
     check_tar(store, &digest)?;
     config.rootfs.diff_ids = vec![DiffId(diff_id)];
     fill_history(&mut config, 0, &[None]);
-    let layer = Descriptor::new(MediaType::from(Compression::None.media_type(false)), size, digest.to_spec());
+    let layer = Descriptor::new(Compression::None.media_type(false), size, digest.to_spec());
     write_documents(store, &config, &[&layer], false)
 }
 
@@ -149,7 +150,7 @@ fn layer_descriptor(snapshots: &Snapshots, layer: &Layer, options: ImageOptions)
     if let Some(origin) = &layer.origin {
         let mut descriptor = origin.descriptor.clone();
         let media_type = family(descriptor.media_type().as_ref(), options.docker_types);
-        descriptor.set_media_type(MediaType::from(media_type.as_str()));
+        descriptor.set_media_type(media_type);
         return Ok(ImageLayer { descriptor, diff_id: origin.diff_id, created: None });
     }
     let store = snapshots.store();
@@ -165,7 +166,7 @@ fn layer_descriptor(snapshots: &Snapshots, layer: &Layer, options: ImageOptions)
             blob
         }
     };
-    let media_type = MediaType::from(options.compression.media_type(options.docker_types));
+    let media_type = options.compression.media_type(options.docker_types);
     let descriptor = Descriptor::new(media_type, blob.size, blob.digest.to_spec());
     Ok(ImageLayer { descriptor, diff_id: blob.diff_id, created: Some(record.created) })
 }
@@ -182,7 +183,7 @@ fn write_layer(
     let lower = if record.lowers.is_empty() { None } else { Some(snapshots.view(&record.lowers)?) };
     let changes = oci::layer::diff(upper.as_fd(), lower.as_ref().map(AsFd::as_fd))?;
     let blob = store.blob_writer()?;
-    let encoder = Encoder::new(compression, blob).map_err(Error::write("a layer"))?;
+    let encoder = Encoder::new(blob, compression);
     let mut tar = BufWriter::with_capacity(256 * 1024, HashingWriter::new(encoder));
     oci::layer::write_tar(&changes, upper.as_fd(), &TarOptions::default(), &mut tar)?;
     tar.flush().map_err(Error::write("a layer"))?;
@@ -194,7 +195,7 @@ fn write_layer(
 }
 
 /// All layers of a manifest are of one family of types (R4.5.2).
-fn family(media_type: &str, docker: bool) -> String {
+fn family(media_type: &str, docker: bool) -> MediaType {
     let compression = if media_type.ends_with("zstd") {
         Compression::ZSTD
     } else if media_type.ends_with("gzip") {
@@ -204,7 +205,7 @@ fn family(media_type: &str, docker: bool) -> String {
     };
     let known = media_type.starts_with("application/vnd.oci.image.layer.v1")
         || media_type.starts_with("application/vnd.docker.image.rootfs.diff");
-    if known { compression.media_type(docker).to_owned() } else { media_type.to_owned() }
+    if known { compression.media_type(docker) } else { MediaType::from(media_type) }
 }
 
 /// D16.9, D16.10, R4.7.5 to R4.7.8: entries of layers take their layer's time, the others that of the next or the last layer entry.
@@ -284,6 +285,6 @@ mod tests {
             Compression::GZIP.media_type(false)
         );
         assert_eq!(family("application/vnd.oci.image.layer.v1.tar", true), Compression::None.media_type(true));
-        assert_eq!(family("application/x-other", false), "application/x-other");
+        assert_eq!(family("application/x-other", false).as_ref(), "application/x-other");
     }
 }

@@ -42,8 +42,9 @@ pub async fn compressed(store: &Store, descriptor: &Descriptor, task: &Task) -> 
     };
     let mut changed = false;
     for layer in layers {
-        let plain =
-            [false, true].into_iter().find(|docker| layer["mediaType"] == Compression::None.media_type(*docker));
+        let plain = [false, true]
+            .into_iter()
+            .find(|docker| layer["mediaType"] == Compression::None.media_type(*docker).as_ref());
         let (Some(docker), Some(diff_id)) =
             (plain, layer["digest"].as_str().and_then(|text| text.parse::<Digest>().ok()))
         else {
@@ -53,7 +54,7 @@ pub async fn compressed(store: &Store, descriptor: &Descriptor, task: &Task) -> 
         task.status(format!("compressing {diff_id}"), 0, 0, false);
         let blob = crate::error::blocking(move || compress(&store, &diff_id)).await?;
         task.status(format!("compressing {diff_id}"), 0, 0, true);
-        layer["mediaType"] = Compression::GZIP.media_type(docker).into();
+        layer["mediaType"] = Compression::GZIP.media_type(docker).to_string().into();
         layer["digest"] = blob.0.to_string().into();
         layer["size"] = blob.1.into();
         changed = true;
@@ -61,7 +62,7 @@ pub async fn compressed(store: &Store, descriptor: &Descriptor, task: &Task) -> 
     if !changed {
         return Ok(descriptor.clone());
     }
-    let bytes = serde_json::to_vec(&manifest).map_err(|error| Error::Export(error.to_string()))?;
+    let bytes = oci::layout::to_json(&manifest);
     let digest = store.put_blob(&bytes)?;
     let mut compressed = Descriptor::new(descriptor.media_type().clone(), bytes.len() as u64, digest.to_spec());
     compressed.set_platform(descriptor.platform().clone());
@@ -77,7 +78,7 @@ fn compress(store: &Store, diff_id: &Digest) -> Result<(Digest, u64)> {
         return Ok((digest, size));
     }
     let mut plain = store.open_blob(diff_id)?;
-    let mut encoder = Encoder::new(Compression::GZIP, store.blob_writer()?).map_err(Error::write("a layer"))?;
+    let mut encoder = Encoder::new(store.blob_writer()?, Compression::GZIP);
     std::io::copy(&mut plain, &mut encoder).map_err(Error::write("a layer"))?;
     let blob = encoder.finish().map_err(Error::write("a layer"))?.commit(None)?;
     store.put_memo(namespace, &key, &serde_json::to_vec(&blob).unwrap_or_default())?;

@@ -10,16 +10,14 @@ use std::path::Path;
 
 /// Copies the files into a directory, made if it is missing; owners become the caller's.
 pub fn to_directory(snapshots: &Snapshots, stack: &Stack, directory: &Path) -> Result<()> {
-    std::fs::create_dir_all(directory).map_err(Error::write(directory.display()))?;
-    let destination = crate::mount::open_directory(directory)?;
     let view = snapshots.view(&stack.ids())?;
-    Ok(oci::layer::copy_tree(view.as_fd(), destination.as_fd())?)
+    oci::layer::copy_tree(view.as_fd(), directory)?;
+    Ok(())
 }
 
 /// Writes the files as a tar, with owners, attributes and devices.
 pub fn to_tar(snapshots: &Snapshots, stack: &Stack, out: &mut impl Write) -> Result<()> {
     let view = snapshots.view(&stack.ids())?;
-    let entries = oci::layer::tree(view.as_fd())?;
-    oci::layer::write_tar(&entries, view.as_fd(), &TarOptions::default(), out)?;
+    oci::layer::tar_from_directory(view.as_fd(), &TarOptions::default(), out)?;
     out.flush().map_err(Error::write("the tar"))
 }

@@ -24,10 +24,11 @@ const SAFE: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV).union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 const READONLY: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY;
 const NOSUID: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID;
+const NODEV: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NODEV;
 
-/// Name, major and minor number (X1.63).
-const DEVICES: [(&str, u32, u32); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+/// X1.63. They are bound from the host, one by one: a user namespace cannot make device nodes (X1.111), and everything else in a
+/// sandbox is mounted `nodev`, since a step may make nodes (CAP_MKNOD) and must not open the host's disks with them (X1.64).
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 const DEVICE_LINKS: [(&str, &str); 6] = [
     ("/proc/self/fd", "fd"),
     ("/proc/self/fd/0", "stdin"),
@@ -65,6 +66,7 @@ pub(super) fn build(
 ) -> Result<Vec<String>> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(failed("making mounts private"))?;
+    set_attributes(root, NODEV, false).map_err(failed("protecting the root"))?;
     attach_at(root, &request.root_point)?;
     let mut world = Rootfs { root, privileges, stubs: Vec::new() };
     world.kernel_file_systems(request.network)?;
@@ -118,23 +120,13 @@ impl Rootfs<'_> {
 
     fn device_files(&mut self) -> Result<()> {
         let size = (64_u64 << 20).to_string();
-        let attributes = NOSUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
+        let attributes = NOSUID | NODEV | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
         let dev = new_mount("tmpfs", &[("mode", "755"), ("size", &size)], attributes)?;
         self.attach(&dev, "/dev")?;
-        for (name, major, minor) in DEVICES {
-            if self.privileges == Privileges::Root {
-                let device = rustix::fs::makedev(major, minor);
-                let kind = FileType::CharacterDevice;
-                rustix::fs::mknodat(&dev, name, kind, Mode::from_raw_mode(0o666), device)
-                    .map_err(failed(format!("making /dev/{name}")))?;
-                rustix::fs::chmodat(&dev, name, Mode::from_raw_mode(0o666), AtFlags::empty())
-                    .map_err(failed(format!("making /dev/{name}")))?;
-            } else {
-                // Device nodes cannot be made in a user namespace: the host's are bound (X1.111).
-                let host = clone_of(rustix::fs::CWD, &format!("/dev/{name}"), false)?;
-                let target = create_file(dev.as_fd(), name, 0o666).map_err(failed(format!("making /dev/{name}")))?;
-                attach_to(&host, target.as_fd()).map_err(failed(format!("binding /dev/{name}")))?;
-            }
+        for name in DEVICES {
+            let host = clone_of(rustix::fs::CWD, &format!("/dev/{name}"), false)?;
+            let target = create_file(dev.as_fd(), name, 0o666).map_err(failed(format!("making /dev/{name}")))?;
+            attach_to(&host, target.as_fd()).map_err(failed(format!("binding /dev/{name}")))?;
         }
         for (target, name) in DEVICE_LINKS {
             rustix::fs::symlinkat(target, &dev, name).map_err(failed(format!("making /dev/{name}")))?;
@@ -189,13 +181,12 @@ impl Rootfs<'_> {
                     let size = size.to_string();
                     let options: &[(&str, &str)] =
                         if size == "0" { &[("mode", "1777")] } else { &[("mode", "1777"), ("size", &size)] };
-                    (new_mount("tmpfs", options, NOSUID)?, true)
+                    (new_mount("tmpfs", options, NOSUID | NODEV)?, true)
                 }
                 RequestSource::File { content, mode } => (files.file(content, *mode)?, false),
             };
-            if mount.readonly {
-                set_attributes(&source, READONLY, true).map_err(failed(format!("protecting {target}")))?;
-            }
+            let attributes = if mount.readonly { NODEV | READONLY } else { NODEV };
+            set_attributes(&source, attributes, true).map_err(failed(format!("protecting {target}")))?;
             self.attach_made(&source, target, is_directory)?;
         }
         Ok(())

@@ -1,198 +1,208 @@
-//! Reads image archives, compressed or not. The archive is read once, from its start: every file that may be a blob goes to the sink when it is met, and the
-//! documents that say what they are come when they come.
+//! Reading archives and image layouts.
 
-use super::{Error, NAME, REF_NAME};
-use crate::codec::{Compression, decoder};
-use crate::{Descriptor, Digest, ImageIndex, MediaType};
-use serde::Deserialize;
-use serde_json::json;
-use std::collections::HashMap;
+use super::docker::{self, Stored};
+use super::graph::{self, Content};
+use super::write::check;
+use super::{ArchiveImage, BlobSink, Error, digest_of};
+use crate::codec;
+use crate::layer::{EntryKind, TarReader, clean, shown};
+use crate::layout::{self, CREATED, IMAGE_NAME, MAX_DOCUMENT, REF_NAME};
+use crate::{Descriptor, Digest, ImageIndex};
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 
-/// Takes blobs as they are found.
-pub trait BlobSink {
-    /// Stores a blob, and says its digest and size. With `expected`, only if its digest is that.
-    fn put(&mut self, expected: Option<Digest>, content: &mut dyn Read) -> io::Result<(Digest, u64)>;
+/// How many bytes of manifests and configs of an archive are kept in memory, all in all. Others are stored as blobs, but the
+/// image that needs one as its manifest is incomplete.
+const MAX_DOCUMENTS: usize = 64 << 20;
+
+/// Reads an archive file (plain, gzip or zstd) or an image layout directory, stores its blobs, and returns its images.
+///
+/// An index may be stored with only some of its platforms; else an image must be complete.
+pub fn read(path: &Path, sink: &mut dyn BlobSink) -> Result<Vec<ArchiveImage>, Error> {
+    let fail = |e| Error::io("open", path.display(), e);
+    let file = File::open(path).map_err(fail)?;
+    match file.metadata().map_err(fail)?.is_dir() {
+        true => read_directory(path, sink),
+        false => read_tar(file, sink),
+    }
 }
 
-/// An image that an archive held.
-#[derive(Clone, Debug)]
-pub struct LoadedImage {
-    /// As the archive gives them; perhaps none.
-    pub names: Vec<String>,
-    pub descriptor: Descriptor,
-}
-
-/// Documents larger than this are an attack.
-const MAX_DOCUMENT: u64 = 16 << 20;
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct DockerImage {
-    config: String,
-    repo_tags: Option<Vec<String>>,
-    layers: Option<Vec<String>>,
-}
-
-struct Blob {
-    digest: Digest,
-    size: u64,
-    is_gzip: bool,
-}
-
-/// Reads an OCI layout or a docker archive.
-pub fn read(archive: impl Read + Send, sink: &mut dyn BlobSink) -> Result<Vec<LoadedImage>, Error> {
-    let mut archive = ::tar::Archive::new(decoder(archive).map_err(Error::Read)?);
-    let mut blobs: HashMap<String, Blob> = HashMap::new();
-    let mut links: HashMap<String, String> = HashMap::new();
-    let (mut index, mut docker) = (None, None);
-    for entry in archive.entries().map_err(Error::Read)? {
-        let mut entry = entry.map_err(Error::Read)?;
-        let name = clean(&String::from_utf8_lossy(&entry.path_bytes()));
-        match entry.header().entry_type() {
-            ::tar::EntryType::Symlink | ::tar::EntryType::Link => {
-                let target = String::from_utf8_lossy(&entry.link_name_bytes().unwrap_or_default()).into_owned();
-                let from = name.rsplit_once('/').map_or("", |(directory, _)| directory);
-                let hard = entry.header().entry_type() == ::tar::EntryType::Link;
-                links.insert(name.clone(), clean(&if hard { target } else { format!("{from}/{target}") }));
+/// As [`read`], from a stream. Blobs are stored as they come, before it is known which ones belong to an image.
+pub fn read_tar(reader: impl Read + Send, sink: &mut dyn BlobSink) -> Result<Vec<ArchiveImage>, Error> {
+    let reader = codec::decoder(reader).map_err(|e| Error::io("read", "the archive", e))?;
+    let mut tar = TarReader::new(reader);
+    let mut archive = Archive::default();
+    while let Some(entry) = tar.next_entry()? {
+        let path = clean(&entry.path);
+        match entry.kind {
+            EntryKind::File => archive.file(&path, entry.size, &mut tar, sink)?,
+            // Older dockers store a layer that is used twice once, and link to it.
+            EntryKind::Symlink => {
+                let parent = path.iter().rposition(|&b| b == b'/').map_or(&b""[..], |slash| &path[..slash]);
+                let target = match entry.link.starts_with(b"/") {
+                    true => clean(&entry.link),
+                    false => clean(&[parent, &entry.link].join(&b'/')),
+                };
+                archive.files.links.insert(path, target);
             }
-            ::tar::EntryType::Regular => match name.as_str() {
-                "index.json" => index = Some(document(&name, &mut entry)?),
-                "manifest.json" => docker = Some(document(&name, &mut entry)?),
-                "oci-layout" | "repositories" => {}
-                _ => {
-                    let blob = store(&name, &mut entry, sink)?;
-                    blobs.insert(name, blob);
-                }
-            },
+            EntryKind::Link => _ = archive.files.links.insert(path, clean(&entry.link)),
             _ => {}
         }
     }
-    let index: Option<ImageIndex> = index.map(|bytes| parse("index.json", &bytes)).transpose()?;
-    let docker: Option<Vec<DockerImage>> = docker.map(|bytes| parse("manifest.json", &bytes)).transpose()?;
-    match (index, docker) {
-        (Some(index), docker) if !index.manifests().is_empty() => Ok(from_index(&index, docker.as_deref())),
-        (_, Some(images)) => images.iter().map(|image| from_docker(image, &blobs, &links, sink)).collect(),
-        (Some(_), None) => Ok(Vec::new()),
-        (None, None) => Err(Error::Unknown),
+    tar.drain()?;
+
+    let index = archive.top_level.remove("index.json");
+    let manifest = archive.top_level.remove("manifest.json");
+    match (index, manifest) {
+        (Some(index), _) => {
+            let index: ImageIndex = serde_json::from_slice(&index).map_err(|e| Error::document("index.json", e))?;
+            let images = images(&index);
+            for image in &images {
+                graph::blobs(&image.manifest, &mut archive, true)?;
+            }
+            Ok(images)
+        }
+        (None, Some(manifest)) => docker::images(&manifest, &archive.files, sink),
+        (None, None) => Err(Error::NotAnImage),
     }
 }
 
-fn store(name: &str, entry: &mut impl Read, sink: &mut dyn BlobSink) -> Result<Blob, Error> {
-    let expected = match name.strip_prefix("blobs/sha256/") {
-        Some(hex) => Some(format!("sha256:{hex}").parse().map_err(|error: crate::digest::InvalidDigest| {
-            Error::Invalid { name: name.to_owned(), reason: error.to_string() }
-        })?),
-        None => None,
-    };
-    let mut magic = [0; 2];
-    let mut length = 0;
-    while length < 2 {
-        match entry.read(&mut magic[length..]).map_err(Error::Read)? {
-            0 => break,
-            read => length += read,
+fn read_directory(dir: &Path, sink: &mut dyn BlobSink) -> Result<Vec<ArchiveImage>, Error> {
+    if !dir.join("index.json").exists() {
+        return Err(Error::NotAnImage);
+    }
+    let images = images(&layout::read_index(dir)?);
+    for image in &images {
+        for (digest, size) in graph::blobs(&image.manifest, &mut Directory(dir), true)? {
+            let path = layout::blob_path(dir, &digest);
+            let mut file = File::open(&path).map_err(|e| Error::io("open", path.display(), e))?;
+            let (found, found_size) =
+                sink.put(Some(digest), &mut file).map_err(|e| Error::io("store", format!("blob {digest}"), e))?;
+            check(&digest, size, found, found_size)?;
         }
     }
-    let mut content = io::Read::chain(&magic[..length], entry);
-    let (digest, size) = sink
-        .put(expected, &mut content)
-        .map_err(|error| Error::Store { name: name.to_owned(), reason: error.to_string() })?;
-    Ok(Blob { digest, size, is_gzip: magic == [0x1f, 0x8b] })
+    Ok(images)
 }
 
-fn from_index(index: &ImageIndex, docker: Option<&[DockerImage]>) -> Vec<LoadedImage> {
-    let mut images: Vec<LoadedImage> = Vec::new();
+/// The images that an index lists. One that it lists by several names is one image.
+fn images(index: &ImageIndex) -> Vec<ArchiveImage> {
+    let mut images: Vec<ArchiveImage> = Vec::new();
     for descriptor in index.manifests() {
-        let annotation = |key: &str| descriptor.annotations().as_ref().and_then(|all| all.get(key)).cloned();
-        // A bare tag is no name, but `skopeo copy … oci-archive:FILE:NAME` writes whole names there.
-        let name = annotation(NAME).or_else(|| annotation(REF_NAME).filter(|name| name.contains(['/', ':'])));
-        let mut plain = descriptor.clone();
-        plain.set_annotations(None);
-        match images.iter_mut().find(|image| image.descriptor.digest() == descriptor.digest()) {
-            Some(image) => image.names.extend(name),
-            None => images.push(LoadedImage { names: name.into_iter().collect(), descriptor: plain }),
+        let mut annotations = descriptor.annotations().clone().unwrap_or_default();
+        let full = annotations.remove(IMAGE_NAME);
+        // Some programs put a whole name into the annotation for the tag; a tag alone is no name.
+        let tag = annotations.remove(REF_NAME).filter(|name| name.contains([':', '/']));
+        annotations.remove(CREATED);
+        let name = full.or(tag);
+        match images.iter_mut().find(|image| image.manifest.digest() == descriptor.digest()) {
+            Some(image) => image.names.extend(name.filter(|name| !image.names.contains(name))),
+            None => {
+                let mut manifest = descriptor.clone();
+                manifest.set_annotations((!annotations.is_empty()).then_some(annotations));
+                images.push(ArchiveImage { names: name.into_iter().collect(), manifest });
+            }
         }
-    }
-    // `docker save` may name its images only here.
-    if let ([image], Some([docker])) = (images.as_mut_slice(), docker)
-        && image.names.is_empty()
-    {
-        image.names = docker.repo_tags.clone().unwrap_or_default();
     }
     images
 }
 
-/// Makes a manifest for an image that had none.
-fn from_docker(
-    image: &DockerImage,
-    blobs: &HashMap<String, Blob>,
-    links: &HashMap<String, String>,
-    sink: &mut dyn BlobSink,
-) -> Result<LoadedImage, Error> {
-    let find = |path: &String| {
-        let name = clean(path);
-        let name = links.get(&name).unwrap_or(&name);
-        blobs.get(name).ok_or_else(|| Error::Missing(path.clone()))
-    };
-    let config = find(&image.config)?;
-    let layers: Vec<_> = image
-        .layers
-        .iter()
-        .flatten()
-        .map(|path| {
-            let blob = find(path)?;
-            let compression = if blob.is_gzip { Compression::GZIP } else { Compression::None };
-            let media_type = compression.media_type(false);
-            Ok(json!({"mediaType": media_type, "digest": blob.digest, "size": blob.size}))
-        })
-        .collect::<Result<_, Error>>()?;
-    let media_type = "application/vnd.oci.image.manifest.v1+json";
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": media_type,
-        "config": {
-            "mediaType": "application/vnd.oci.image.config.v1+json",
-            "digest": config.digest,
-            "size": config.size,
-        },
-        "layers": layers,
-    });
-    let bytes = serde_json::to_vec(&manifest).unwrap_or_default();
-    let (digest, size) = sink
-        .put(None, &mut bytes.as_slice())
-        .map_err(|error| Error::Store { name: "the manifest".into(), reason: error.to_string() })?;
-    Ok(LoadedImage {
-        names: image.repo_tags.clone().unwrap_or_default(),
-        descriptor: Descriptor::new(MediaType::ImageManifest, size, digest.to_spec()),
-    })
+/// What has been seen of a tar.
+#[derive(Default)]
+struct Archive {
+    top_level: HashMap<&'static str, Vec<u8>>,
+    blobs: BTreeSet<Digest>,
+    files: docker::Files,
+    kept: usize,
 }
 
-fn document(name: &str, entry: &mut impl Read) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
-    entry.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).map_err(Error::Read)?;
-    if bytes.len() as u64 > MAX_DOCUMENT {
-        return Err(Error::Invalid {
-            name: name.to_owned(),
-            reason: format!("it is larger than {MAX_DOCUMENT} bytes"),
-        });
-    }
-    Ok(bytes)
-}
-
-fn parse<T: serde::de::DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(bytes).map_err(|error| Error::Invalid { name: name.to_owned(), reason: error.to_string() })
-}
-
-fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
+impl Archive {
+    fn file<R: Read>(
+        &mut self,
+        path: &[u8],
+        size: u64,
+        tar: &mut TarReader<R>,
+        sink: &mut dyn BlobSink,
+    ) -> Result<(), Error> {
+        if let Some(name) = ["index.json", "manifest.json"].into_iter().find(|name| name.as_bytes() == path) {
+            if size > MAX_DOCUMENT {
+                return Err(Error::document(name, "it is larger than 4 MiB"));
             }
-            part => parts.push(part),
+            let mut content = Vec::new();
+            tar.read_to_end(&mut content).map_err(|e| Error::io("read", name, e))?;
+            self.top_level.insert(name, content);
+            return Ok(());
         }
+        let expected = match path.strip_prefix(b"blobs/sha256/") {
+            Some(hex) => match format!("sha256:{}", String::from_utf8_lossy(hex)).parse::<Digest>() {
+                Ok(digest) => Some(digest),
+                Err(_) => return Ok(()),
+            },
+            None if docker::may_be_blob(path) => docker::expected_digest(path),
+            None => return Ok(()),
+        };
+        let keep = size <= MAX_DOCUMENT && self.kept + size as usize <= MAX_DOCUMENTS;
+        let mut head = Head { inner: tar, bytes: Vec::new(), limit: if keep { MAX_DOCUMENT as usize } else { 4 } };
+        let (digest, stored) = sink.put(expected, &mut head).map_err(|e| Error::io("store", shown(path), e))?;
+        let magic = head.bytes.get(..4).unwrap_or(&head.bytes).to_vec();
+        check(&expected.unwrap_or(digest), size, digest, stored)?;
+        if keep && head.bytes.starts_with(b"{") && !self.files.documents.contains_key(&digest) {
+            self.kept += head.bytes.len();
+            self.files.documents.insert(digest, head.bytes);
+        }
+        self.blobs.insert(digest);
+        self.files.stored.insert(path.to_vec(), Stored { digest, size: stored, magic });
+        Ok(())
     }
-    parts.join("/")
+}
+
+impl Content for Archive {
+    fn document(&mut self, descriptor: &Descriptor) -> Result<Option<Vec<u8>>, Error> {
+        let digest = digest_of(descriptor)?;
+        let bytes = self.files.documents.get(&digest).cloned();
+        if let Some(bytes) = &bytes {
+            check(&digest, descriptor.size(), digest, bytes.len() as u64)?;
+        }
+        Ok(bytes)
+    }
+
+    fn has(&mut self, digest: &Digest) -> Result<bool, Error> {
+        Ok(self.blobs.contains(digest))
+    }
+}
+
+struct Directory<'a>(&'a Path);
+
+impl Content for Directory<'_> {
+    fn document(&mut self, descriptor: &Descriptor) -> Result<Option<Vec<u8>>, Error> {
+        let digest = digest_of(descriptor)?;
+        let bytes = layout::read_document(&layout::blob_path(self.0, &digest))?;
+        if let Some(bytes) = &bytes {
+            check(&digest, descriptor.size(), Digest::of(bytes), bytes.len() as u64)?;
+        }
+        Ok(bytes)
+    }
+
+    fn has(&mut self, digest: &Digest) -> Result<bool, Error> {
+        Ok(layout::blob_path(self.0, digest).exists())
+    }
+}
+
+/// Keeps the first bytes of what is read through it.
+struct Head<'a, R> {
+    inner: &'a mut R,
+    bytes: Vec<u8>,
+    limit: usize,
+}
+
+impl<R: Read> Read for Head<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        // Only what may be JSON is kept whole.
+        let limit = if matches!(self.bytes.first(), None | Some(b'{')) { self.limit } else { 4 };
+        let more = read.min(limit.saturating_sub(self.bytes.len()));
+        self.bytes.extend_from_slice(&buffer[..more]);
+        Ok(read)
+    }
 }

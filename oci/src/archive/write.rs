@@ -1,167 +1,173 @@
-//! Writes images as a tar: the same images give the same bytes.
+//! Writing OCI archives.
 
-use super::{Error, NAME, REF_NAME};
-use crate::{Descriptor, Digest, ImageIndex, ImageManifest};
+use super::graph::{self, Content, Document};
+use super::{ArchiveImage, BlobSource, Error, digest_of};
+use crate::codec::HashingReader;
+use crate::layer::{Header, TypeFlag, padding};
+use crate::layout::{self, MAX_DOCUMENT};
+use crate::{Descriptor, Digest};
 use serde_json::json;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
-/// An image of an archive.
-#[derive(Clone, Debug)]
-pub struct ArchiveImage {
-    /// Full names with tag; one without a name is there too.
-    pub names: Vec<String>,
-    pub descriptor: Descriptor,
+#[derive(Clone, Debug, Default)]
+pub struct ArchiveOptions {
+    /// Add the `manifest.json` that `docker load` wants; such an archive cannot hold indexes (spec R5.9.6).
+    pub docker: bool,
+    /// For `org.opencontainers.image.created`: RFC 3339, to the second.
+    pub created: Option<String>,
 }
 
-/// Gives the bytes of blobs.
-pub trait BlobSource {
-    /// Size and content.
-    fn open(&self, digest: &Digest) -> io::Result<(u64, Box<dyn Read>)>;
-}
-
-const MAX_DOCUMENT: u64 = 16 << 20;
-
-/// Writes an OCI layout; with `docker` also the `manifest.json` that `docker load` reads.
-pub fn write(images: &[ArchiveImage], docker: bool, blobs: &dyn BlobSource, out: &mut impl Write) -> Result<(), Error> {
-    let mut found = BTreeMap::new();
-    let mut docker_images = Vec::new();
-    for image in images {
-        collect(&image.descriptor, blobs, &mut found)?;
-        if docker {
-            docker_images.push(docker_image(image, blobs)?);
-        }
-    }
-    let mut files: BTreeMap<String, Option<Vec<u8>>> = BTreeMap::new();
-    for digest in found.keys() {
-        files.insert(format!("blobs/sha256/{}", digest.hex()), None);
-    }
-    files.insert("oci-layout".into(), Some(br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()));
-    files.insert("index.json".into(), Some(to_json(&index(images))));
-    if docker {
-        files.insert("manifest.json".into(), Some(to_json(&docker_images)));
-    }
-    let mut builder = ::tar::Builder::new(out);
-    for directory in ["blobs/", "blobs/sha256/"] {
-        append(&mut builder, directory, 0o755, ::tar::EntryType::Directory, 0, io::empty())?;
-    }
-    for (name, content) in files {
-        match content {
-            Some(content) => {
-                let size = content.len() as u64;
-                append(&mut builder, &name, 0o644, ::tar::EntryType::Regular, size, content.as_slice())?;
-            }
-            None => {
-                let hex = name.trim_start_matches("blobs/sha256/");
-                let digest = format!("sha256:{hex}").parse().map_err(|_| Error::Missing(name.clone()))?;
-                let (size, content) = open(blobs, &digest)?;
-                append(&mut builder, &name, 0o444, ::tar::EntryType::Regular, size, content)?;
-            }
-        }
-    }
-    builder.finish().map_err(Error::Write)
-}
-
-fn append(
-    builder: &mut ::tar::Builder<impl Write>,
-    name: &str,
-    mode: u32,
-    kind: ::tar::EntryType,
-    size: u64,
-    content: impl Read,
+/// Writes images with all their blobs as a tar of an image layout (spec R5.9.2 to R5.9.5): entries sorted by name, no
+/// owners, no times, so that equal images give equal bytes. Every blob's size and digest are checked on the way (R5.9.8).
+pub fn write_oci(
+    images: &[ArchiveImage],
+    blobs: &BlobSource<'_>,
+    options: &ArchiveOptions,
+    out: &mut impl Write,
 ) -> Result<(), Error> {
-    let mut header = ::tar::Header::new_ustar();
-    header.set_entry_type(kind);
-    header.set_mode(mode);
-    header.set_size(size);
-    header.set_mtime(0);
-    builder.append_data(&mut header, name, content).map_err(Error::Write)
+    let mut source = Source(blobs);
+    let mut all = BTreeMap::new();
+    for image in images {
+        all.append(&mut graph::blobs(&image.manifest, &mut source, false)?);
+    }
+    let docker = match options.docker {
+        true => Some(docker_manifest(images, &mut source)?),
+        false => None,
+    };
+
+    let mut tar = Tar { out };
+    tar.header("blobs/", TypeFlag::Directory, 0o755, 0)?;
+    tar.header("blobs/sha256/", TypeFlag::Directory, 0o755, 0)?;
+    for (digest, size) in &all {
+        tar.header(&format!("blobs/sha256/{}", digest.hex()), TypeFlag::Regular, 0o444, *size)?;
+        tar.blob(blobs, digest, *size)?;
+    }
+    tar.file("index.json", 0o644, &layout::to_json(&index(images, options)))?;
+    if let Some(docker) = docker {
+        tar.file("manifest.json", 0o644, &docker)?;
+    }
+    tar.file("oci-layout", 0o444, layout::OCI_LAYOUT.as_bytes())?;
+    tar.write(&[0; 1024])
 }
 
-/// One entry for each name (R5.9.4, R5.9.5).
-fn index(images: &[ArchiveImage]) -> serde_json::Value {
+/// One descriptor for each name (R5.9.4), one without a name for an image that has none (R5.9.5).
+fn index(images: &[ArchiveImage], options: &ArchiveOptions) -> crate::ImageIndex {
+    let created = options.created.as_deref();
     let mut manifests = Vec::new();
     for image in images {
-        if image.names.is_empty() {
-            manifests.push(image.descriptor.clone());
-        }
-        for name in &image.names {
-            let mut descriptor = image.descriptor.clone();
-            let mut annotations: HashMap<String, String> = descriptor.annotations().clone().unwrap_or_default();
-            annotations.insert(NAME.into(), name.clone());
-            let tag = name.rsplit('/').next().and_then(|last| last.split_once(':')).map_or("latest", |(_, tag)| tag);
-            annotations.insert(REF_NAME.into(), tag.into());
-            descriptor.set_annotations(Some(annotations));
-            manifests.push(descriptor);
+        match image.names.is_empty() {
+            true => manifests.push(layout::named(&image.manifest, None, created)),
+            false => {
+                manifests.extend(image.names.iter().map(|name| layout::named(&image.manifest, Some(name), created)));
+            }
         }
     }
-    let media_type = "application/vnd.oci.image.index.v1+json";
-    // By way of a sorted map: the annotations of a descriptor are in no order.
-    sorted(json!({"schemaVersion": 2, "mediaType": media_type, "manifests": manifests}))
+    layout::index(manifests)
 }
 
-fn sorted(value: serde_json::Value) -> serde_json::Value {
-    match value {
-        serde_json::Value::Object(members) => {
-            let members: BTreeMap<_, _> = members.into_iter().map(|(key, value)| (key, sorted(value))).collect();
-            serde_json::Value::Object(members.into_iter().collect())
+fn docker_manifest(images: &[ArchiveImage], source: &mut Source<'_>) -> Result<Vec<u8>, Error> {
+    let path = |descriptor: &Descriptor| Ok::<_, Error>(format!("blobs/sha256/{}", digest_of(descriptor)?.hex()));
+    let mut entries = Vec::new();
+    for image in images {
+        let digest = digest_of(&image.manifest)?;
+        let bytes = source.document(&image.manifest)?.unwrap_or_default();
+        let document = Document::parse(&digest, &bytes)?;
+        let Some(config) = &document.config else { return Err(Error::ManifestList { digest }) };
+        let layers: Vec<String> = document.layers.iter().flatten().map(path).collect::<Result<_, _>>()?;
+        let names: Vec<&str> = image.names.iter().map(|name| familiar(name)).collect();
+        entries.push(json!({
+            "Config": path(config)?,
+            "RepoTags": if names.is_empty() { json!(null) } else { json!(names) },
+            "Layers": layers,
+        }));
+    }
+    Ok(json!(entries).to_string().into_bytes())
+}
+
+/// The short form of a name, as Docker shows it.
+fn familiar(name: &str) -> &str {
+    match name.strip_prefix("docker.io/") {
+        Some(rest) => rest.strip_prefix("library/").unwrap_or(rest),
+        None => name,
+    }
+}
+
+struct Source<'a>(&'a BlobSource<'a>);
+
+impl Content for Source<'_> {
+    fn document(&mut self, descriptor: &Descriptor) -> Result<Option<Vec<u8>>, Error> {
+        let digest = digest_of(descriptor)?;
+        let reader = match (self.0)(&digest) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            result => result.map_err(|e| Error::io("open", format!("blob {digest}"), e))?.1,
+        };
+        let mut bytes = Vec::new();
+        reader
+            .take(MAX_DOCUMENT + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|e| Error::io("read", format!("blob {digest}"), e))?;
+        check(&digest, descriptor.size(), Digest::of(&bytes), bytes.len() as u64)?;
+        Ok(Some(bytes))
+    }
+
+    fn has(&mut self, digest: &Digest) -> Result<bool, Error> {
+        match (self.0)(digest) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io("open", format!("blob {digest}"), error)),
         }
-        serde_json::Value::Array(items) => items.into_iter().map(sorted).collect(),
-        other => other,
     }
 }
 
-fn docker_image(image: &ArchiveImage, blobs: &dyn BlobSource) -> Result<serde_json::Value, Error> {
-    let manifest: ImageManifest = document(&image.descriptor, blobs)?;
-    let path = |descriptor: &Descriptor| -> Result<String, Error> {
-        Ok(format!("blobs/sha256/{}", digest(descriptor)?.hex()))
-    };
-    let layers: Vec<String> = manifest.layers().iter().map(path).collect::<Result<_, _>>()?;
-    // Docker wants names as its users write them.
-    let familiar =
-        |name: &String| name.parse::<crate::Reference>().map_or_else(|_| name.clone(), |name| name.familiar());
-    let tags: Vec<String> = image.names.iter().map(familiar).collect();
-    Ok(json!({"Config": path(manifest.config())?, "RepoTags": tags, "Layers": layers}))
-}
-
-/// The blobs of an image, by way of its documents.
-fn collect(descriptor: &Descriptor, blobs: &dyn BlobSource, found: &mut BTreeMap<Digest, ()>) -> Result<(), Error> {
-    if found.insert(digest(descriptor)?, ()).is_some() {
-        return Ok(());
+pub(super) fn check(digest: &Digest, size: u64, found: Digest, found_size: u64) -> Result<(), Error> {
+    if size != found_size {
+        return Err(Error::SizeMismatch { digest: *digest, expected: size, found: found_size });
     }
-    if is_index(descriptor) {
-        let index: ImageIndex = document(descriptor, blobs)?;
-        return index.manifests().iter().try_for_each(|manifest| collect(manifest, blobs, found));
-    }
-    let manifest: ImageManifest = document(descriptor, blobs)?;
-    for blob in manifest.layers().iter().chain([manifest.config()]) {
-        found.insert(digest(blob)?, ());
+    if *digest != found {
+        return Err(Error::DigestMismatch { expected: *digest, found });
     }
     Ok(())
 }
 
-pub(super) fn is_index(descriptor: &Descriptor) -> bool {
-    let media_type = descriptor.media_type().to_string();
-    media_type.contains("image.index") || media_type.contains("manifest.list")
+struct Tar<'a, W> {
+    out: &'a mut W,
 }
 
-fn document<T: serde::de::DeserializeOwned>(descriptor: &Descriptor, blobs: &dyn BlobSource) -> Result<T, Error> {
-    let digest = digest(descriptor)?;
-    let mut bytes = Vec::new();
-    open(blobs, &digest)?.1.take(MAX_DOCUMENT).read_to_end(&mut bytes).map_err(Error::Read)?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Error::Invalid { name: digest.to_string(), reason: error.to_string() })
-}
+impl<W: Write> Tar<'_, W> {
+    fn header(&mut self, name: &str, kind: TypeFlag, mode: u32, size: u64) -> Result<(), Error> {
+        let mut block = Vec::new();
+        Header { mode, size, ..Header::new(name.as_bytes(), kind) }.write(&mut block);
+        self.write(&block)
+    }
 
-fn open(blobs: &dyn BlobSource, digest: &Digest) -> Result<(u64, Box<dyn Read>), Error> {
-    blobs.open(digest).map_err(|error| Error::Store { name: digest.to_string(), reason: error.to_string() })
-}
+    fn file(&mut self, name: &str, mode: u32, content: &[u8]) -> Result<(), Error> {
+        self.header(name, TypeFlag::Regular, mode, content.len() as u64)?;
+        self.write(content)?;
+        self.write(&vec![0; padding(content.len() as u64)])
+    }
 
-fn digest(descriptor: &Descriptor) -> Result<Digest, Error> {
-    Digest::try_from(descriptor.digest())
-        .map_err(|error| Error::Invalid { name: "a descriptor".into(), reason: error.to_string() })
-}
+    fn blob(&mut self, blobs: &BlobSource<'_>, digest: &Digest, size: u64) -> Result<(), Error> {
+        let (_, reader) = blobs(digest).map_err(|e| Error::io("open", format!("blob {digest}"), e))?;
+        // One byte more than the header has promised would show that there is too much.
+        let mut reader = HashingReader::new(reader.take(size.saturating_add(1)));
+        let mut buffer = vec![0; usize::try_from(size).unwrap_or(usize::MAX).clamp(1, 256 * 1024)];
+        loop {
+            let read = match reader.read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                result => result.map_err(|e| Error::io("read", format!("blob {digest}"), e))?,
+            };
+            if read == 0 {
+                break;
+            }
+            self.write(&buffer[..read])?;
+        }
+        let (_, found, found_size) = reader.finish();
+        check(digest, size, found, found_size)?;
+        self.write(&vec![0; padding(size)])
+    }
 
-fn to_json(value: &impl serde::Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).unwrap_or_default()
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.out.write_all(bytes).map_err(|e| Error::io("write", "the archive", e))
+    }
 }

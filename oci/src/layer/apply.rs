@@ -1,590 +1,522 @@
-//! Unpacks a layer's tar into an upper directory (X4.30 to X4.44).
+//! Unpacking a layer tar into an overlayfs upper directory.
 //!
-//! The archive is hostile. Every name is resolved inside the destination by the kernel (`openat2`, RESOLVE_IN_ROOT), the last
-//! component is never followed, and nothing is set on what a name may have become meanwhile: files through their descriptor,
-//! everything else below the descriptor of its parent directory.
+//! The archive is hostile. Nothing is written outside the destination: see the `resolve` module. The rules (spec X4.30 to
+//! X4.44) where they are not what one expects:
+//!
+//! - A whiteout only concerns lower layers: it never removes what this layer brings, before or after it. A directory
+//!   of this layer whose path is also whited out becomes opaque, or the lower directory would shine through.
+//! - Only this layer's own directory is looked at for parents and symlinks. A missing parent is made with the metadata
+//!   that it has in the layers below.
+//! - A hard link to a file of a lower layer copies that file up first.
+//! - Directory times are set at the very end.
 
-use super::error::Error;
-use super::{CAPABILITY, OPAQUE};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags};
+use super::dir::{self, join};
+use super::metadata::Target;
+use super::resolve::{Obstacle, Resolver, clean, is_whiteout, parent_and_name, remove};
+use super::tar::{Entry, EntryKind, TarReader};
+use super::{Error, shown};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx};
 use rustix::io::Errno;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct ApplyOptions {
-    /// Overlay marks go into `user.overlay.*`: needed inside a user namespace.
+    /// The store is mounted with `userxattr` (in a user namespace): opaque marks are `user.overlay.*` instead of `trusted.*`.
     pub userxattr: bool,
-    /// Only one id is mapped: files of others become its own, which is told in a warning.
+    /// The user namespace maps one id: files of others become its own.
     pub single_id: bool,
 }
 
-#[derive(Clone, Debug, Default)]
+/// What was unpacked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ApplySummary {
-    /// Bytes of file content.
-    pub size: u64,
-    /// What was left out, and why.
+    pub entries: u64,
+    /// Content written.
+    pub bytes: u64,
+    /// What had to be left out, one sentence each. At most a hundred.
     pub warnings: Vec<String>,
 }
 
-/// A PAX header or long name larger than this is an attack.
-const MAX_EXTENSION: u64 = 1 << 20;
+const MAX_WARNINGS: usize = 100;
 
-/// Unpacks `tar` into the empty directory `destination`, which lies over the merged tree `lower`.
+/// Unpacks an uncompressed layer tar into `destination`, an empty upper directory; `lower` shows the merged layers below,
+/// `None` if there are none. The tar is read to the end of the stream, so that a hashing reader has seen all of it.
+///
+/// After an error, part of the layer has been written, and the destination is to be thrown away (X4.43).
 pub fn apply(
-    tar: &mut impl Read,
-    destination: BorrowedFd,
-    lower: Option<BorrowedFd>,
-    options: &ApplyOptions,
+    tar: impl Read,
+    destination: BorrowedFd<'_>,
+    lower: Option<BorrowedFd<'_>>,
+    options: ApplyOptions,
 ) -> Result<ApplySummary, Error> {
-    let mut unpack = Unpack {
-        destination,
-        lower,
-        options,
-        summary: ApplySummary::default(),
-        created: HashSet::new(),
-        directory_times: BTreeMap::new(),
-        parent: None,
+    let mut tar = TarReader::new(tar);
+    let mut unpacker = Unpacker {
+        root: destination,
+        resolver: Resolver::new(destination),
+        layer: Layer {
+            lower,
+            opaque: if options.userxattr { c"user.overlay.opaque" } else { c"trusted.overlay.opaque" },
+            single_id: options.single_id,
+            directories: BTreeMap::new(),
+            summary: ApplySummary::default(),
+        },
+        opaque_root: false,
     };
-    let mut archive = ::tar::Archive::new(Bounded { inner: tar });
-    for entry in archive.entries().map_err(Error::Archive)? {
-        unpack.entry(&mut entry.map_err(Error::Archive)?)?;
+    while let Some(entry) = tar.next_entry()? {
+        unpacker.entry(entry, &mut tar)?;
     }
-    unpack.set_directory_times()?;
-    // What follows the end of the archive belongs to the digest (X4.44).
-    io::copy(&mut archive.into_inner().inner, &mut io::sink()).map_err(Error::Archive)?;
-    Ok(unpack.summary)
+    tar.drain()?;
+    unpacker.finish()
 }
 
-/// Keeps the archive's reader apart from ours, so that the rest can be read after it.
-struct Bounded<R> {
-    inner: R,
+struct Unpacker<'a> {
+    root: BorrowedFd<'a>,
+    resolver: Resolver<'a>,
+    layer: Layer<'a>,
+    opaque_root: bool,
 }
 
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.inner.read(buffer)
-    }
-}
-
-struct Unpack<'a> {
-    destination: BorrowedFd<'a>,
+/// What is known of the layer besides its files.
+struct Layer<'a> {
     lower: Option<BorrowedFd<'a>>,
-    options: &'a ApplyOptions,
+    opaque: &'static CStr,
+    single_id: bool,
+    /// Times to be set at the end, by real path.
+    directories: BTreeMap<Vec<u8>, Times>,
     summary: ApplySummary,
-    /// Paths that this very layer has unpacked: its own whiteouts do not concern them (X4.33).
-    created: HashSet<Vec<u8>>,
-    /// Set at the very end, since unpacking below a directory changes its time.
-    directory_times: BTreeMap<Vec<u8>, Timestamps>,
-    /// The parent of the last entry: archives list siblings together.
-    parent: Option<(Vec<u8>, OwnedFd)>,
 }
 
-/// What a header says of an entry.
-struct Metadata {
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    times: Timestamps,
-    xattrs: Vec<(String, Vec<u8>)>,
+type Times = ((i64, u32), Option<(i64, u32)>);
+
+/// Lets the resolver's errors carry the path only once it is known.
+enum Failure {
+    Errno(Errno),
+    Error(Error),
 }
 
-type TarEntry<'a, R> = ::tar::Entry<'a, R>;
+impl From<Errno> for Failure {
+    fn from(errno: Errno) -> Self {
+        Failure::Errno(errno)
+    }
+}
 
-impl Unpack<'_> {
-    fn entry<R: Read>(&mut self, entry: &mut TarEntry<R>) -> Result<(), Error> {
-        let Some(path) = clean(&entry.path_bytes()) else { return Ok(()) };
-        let kind = entry.header().entry_type();
-        if kind.is_pax_global_extensions() {
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Error(error)
+    }
+}
+
+impl Unpacker<'_> {
+    fn entry<R: Read>(&mut self, entry: Entry, tar: &mut TarReader<R>) -> Result<(), Error> {
+        let path = clean(&entry.path);
+        // Metadata of the root is never applied (X4.34).
+        let Some((parent, name)) = parent_and_name(&path) else { return Ok(()) };
+        if path.contains(&0) {
+            return Err(Error::entry(&path, "its name contains a NUL byte"));
+        }
+        // AUFS kept records of its own under such names; they never create a file (R4.3.4).
+        let reserved = |name: &[u8]| name.starts_with(b".wh..wh.");
+        if parent.split(|&b| b == b'/').any(reserved) || reserved(name) && name != b".wh..wh..opq" {
             return Ok(());
         }
-        let metadata = metadata(entry, &path)?;
-        let (parent_path, name) = split(&path);
-        if let Some(hidden) = name.strip_prefix(b".wh.") {
-            return self.whiteout(&path, parent_path, hidden);
+        self.layer.summary.entries += 1;
+        self.enter(parent, &path)?;
+        match name.strip_prefix(b".wh.") {
+            Some(b".wh..opq") => self.opaque(parent),
+            Some(b"" | b"." | b"..") => Err(Error::entry(&path, "invalid whiteout name")),
+            Some(hidden) => self.whiteout(&entry, &path, hidden),
+            None => self.create(&entry, &path, name, tar),
         }
-        let parent = self.parent(parent_path, &path)?;
-        let found = existing(&parent, name, &path)?;
-        let was_whiteout = found.is_some_and(|found| found.is_whiteout);
-        if let Some(found) = found
-            && !(found.is_directory && kind.is_dir())
-        {
-            remove(parent.as_fd(), name, &path)?;
+    }
+
+    /// Goes to a parent directory, making it and its parents where they are missing (X4.35, X4.36).
+    fn enter(&mut self, parent: &[u8], path: &[u8]) -> Result<(), Error> {
+        let layer = &mut self.layer;
+        self.resolver
+            .enter(parent, |at, name, path, obstacle| layer.make_parent(Target { dir: at, name, path }, obstacle))
+            .map_err(|failure| failure.into_error(path))
+    }
+
+    fn dir(&self, path: &[u8]) -> Result<BorrowedFd<'_>, Error> {
+        self.resolver.fd().map_err(|e| Error::io("open the parent directory of", path, e))
+    }
+
+    fn opaque(&mut self, path: &[u8]) -> Result<(), Error> {
+        if self.resolver.path().is_empty() {
+            // Overlayfs takes no notice of a mark on the root.
+            self.opaque_root = true;
+            return Ok(());
         }
-        self.created.insert(path.clone());
-        match kind {
-            ::tar::EntryType::Directory => {
-                if !found.is_some_and(|found| found.is_directory) {
-                    rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))
-                        .map_err(Error::file("make the directory", &path))?;
-                }
-                let directory = open_directory(parent.as_fd(), name, &path)?;
-                if was_whiteout {
-                    self.set_opaque(&directory, &path)?;
-                }
-                self.set_owner(parent.as_fd(), name, &metadata, &path)?;
-                self.set_xattrs(XattrTarget::Open(directory.as_fd()), &metadata, FileType::Directory, &path)?;
-                rustix::fs::fchmod(&directory, Mode::from_raw_mode(metadata.mode))
-                    .map_err(Error::file("set the mode of", &path))?;
-                self.directory_times.insert(path, metadata.times);
-                return Ok(());
+        Target { dir: self.dir(path)?, name: b".", path }.set_opaque(self.layer.opaque)
+    }
+
+    /// `hidden` is gone from below. Where this layer has something of that name, that stays (X4.33).
+    fn whiteout(&mut self, entry: &Entry, path: &[u8], hidden: &[u8]) -> Result<(), Error> {
+        let dir = self.dir(path)?;
+        let target = Target { dir, name: hidden, path };
+        match mknod_whiteout(dir, hidden) {
+            Ok(()) if (entry.uid, entry.gid) != (0, 0) => {
+                // Nobody sees a whiteout's owner: not worth a warning.
+                target.set_owner(entry.uid, entry.gid, self.layer.single_id, &mut |_| {})
             }
-            ::tar::EntryType::Regular | ::tar::EntryType::Continuous | ::tar::EntryType::GNUSparse => {
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let file = rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o600))
-                    .map_err(Error::file("create", &path))?;
-                let mut file = File::from(file);
-                let size = io::copy(entry, &mut file).map_err(|source| Error::File {
-                    action: "write",
-                    path: path.clone(),
-                    source,
+            Ok(()) => Ok(()),
+            Err(Errno::EXIST) => match is_directory(&self.stat(hidden, path)?) {
+                true => target.set_opaque(self.layer.opaque),
+                false => Ok(()),
+            },
+            Err(error) => Err(Error::io("make the whiteout", path, error)),
+        }
+    }
+
+    fn create<R: Read>(
+        &mut self,
+        entry: &Entry,
+        path: &[u8],
+        name: &[u8],
+        tar: &mut TarReader<R>,
+    ) -> Result<(), Error> {
+        match entry.kind {
+            EntryKind::File => {
+                let file = self.make(path, name, |dir| create_file(dir, name))?;
+                self.layer.summary.bytes += write_content(&file, entry, path, tar)?;
+            }
+            EntryKind::Directory => self.make_directory(path, name)?,
+            EntryKind::Symlink => {
+                if entry.link.is_empty() || entry.link.contains(&0) {
+                    return Err(Error::entry(path, "its symlink target is not valid"));
+                }
+                self.make(path, name, |dir| rustix::fs::symlinkat(entry.link.as_slice(), dir, name))?;
+            }
+            EntryKind::Link => self.make_link(entry, path, name)?,
+            EntryKind::Fifo => self.make(path, name, |dir| mknod(dir, name, FileType::Fifo, 0))?,
+            EntryKind::Char | EntryKind::Block => {
+                let kind = match entry.kind {
+                    EntryKind::Char => FileType::CharacterDevice,
+                    _ => FileType::BlockDevice,
+                };
+                let device = rustix::fs::makedev(entry.device.0, entry.device.1);
+                // Removes what is there also when no device can be made: the old entry is gone in any case.
+                let made = self.make(path, name, |dir| match mknod(dir, name, kind, device) {
+                    Err(Errno::PERM) => Ok(false),
+                    result => result.map(|()| true),
                 })?;
-                self.summary.size += size;
-                let owned = rustix::fs::fchown(&file, uid(&metadata), gid(&metadata));
-                self.check_owner(owned, &metadata, &path)?;
-                self.set_xattrs(XattrTarget::Open(file.as_fd()), &metadata, FileType::RegularFile, &path)?;
-                rustix::fs::fchmod(&file, Mode::from_raw_mode(metadata.mode))
-                    .map_err(Error::file("set the mode of", &path))?;
-                rustix::fs::futimens(&file, &metadata.times).map_err(Error::file("set the time of", &path))?;
-                return Ok(());
-            }
-            ::tar::EntryType::Symlink => {
-                let target = entry.link_name_bytes().unwrap_or_default();
-                rustix::fs::symlinkat(&*target, &parent, name).map_err(Error::file("make the link", &path))?;
-            }
-            ::tar::EntryType::Link => {
-                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
-                return self.hard_link(&target, &parent, name, &path);
-            }
-            ::tar::EntryType::Fifo => {
-                rustix::fs::mknodat(&parent, name, FileType::Fifo, Mode::from_raw_mode(metadata.mode), 0)
-                    .map_err(Error::file("make the fifo", &path))?;
-                chmod(parent.as_fd(), name, &metadata, &path)?;
-            }
-            ::tar::EntryType::Char | ::tar::EntryType::Block => {
-                if !self.device(entry, &parent, name, &metadata, &path)? {
+                if !made {
+                    self.layer.summary.warn(format!("{}: a user namespace cannot have device nodes", shown(path)));
                     return Ok(());
                 }
             }
-            other => {
-                let reason = format!("has the unknown type {:?}", other.as_byte() as char);
-                return Err(Error::Entry { path, reason });
+            EntryKind::Other(flag) => {
+                let reason = format!("its type {:?} is unknown", char::from(flag));
+                return Err(Error::entry(path, reason));
             }
         }
-        self.set_owner(parent.as_fd(), name, &metadata, &path)?;
-        let kind = if kind.is_symlink() { FileType::Symlink } else { FileType::Fifo };
-        self.set_xattrs(XattrTarget::Named(&parent, name), &metadata, kind, &path)?;
-        rustix::fs::utimensat(&parent, name, &metadata.times, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(Error::file("set the time of", &path))
+        self.set_metadata(entry, path, name)
     }
 
-    /// X4.30, X4.32, X4.33.
-    fn whiteout(&mut self, path: &[u8], parent_path: &[u8], hidden: &[u8]) -> Result<(), Error> {
-        if hidden == b".wh..opq" {
-            let parent = self.parent(parent_path, path)?;
-            let directory = open_directory(parent.as_fd(), b".", path)?;
-            return self.set_opaque(&directory, path);
-        }
-        if hidden.is_empty() || hidden == b"." || hidden == b".." {
-            return Err(Error::Entry { path: path.to_owned(), reason: "has an invalid whiteout name".into() });
-        }
-        // Other names that begin so are marks of AUFS, which mean nothing here.
-        if hidden.starts_with(b".wh.") || self.lower.is_none() {
-            return Ok(());
-        }
-        let mut hidden_path = parent_path.to_owned();
-        if !hidden_path.is_empty() {
-            hidden_path.push(b'/');
-        }
-        hidden_path.extend_from_slice(hidden);
-        let parent = self.parent(parent_path, path)?;
-        if self.created.contains(&hidden_path) {
-            // The layer's own directory of that name must not let the lower one through.
-            if existing(&parent, hidden, path)?.is_some_and(|found| found.is_directory) {
-                let directory = open_directory(parent.as_fd(), hidden, path)?;
-                self.set_opaque(&directory, path)?;
-            }
-            return Ok(());
-        }
-        if existing(&parent, hidden, path)?.is_some() {
-            remove(parent.as_fd(), hidden, path)?;
-        }
-        rustix::fs::mknodat(&parent, hidden, FileType::CharacterDevice, Mode::empty(), 0)
-            .map_err(Error::file("make the whiteout", path))
-    }
-
-    fn set_opaque(&self, directory: &OwnedFd, path: &[u8]) -> Result<(), Error> {
-        let name = OPAQUE[usize::from(self.options.userxattr)];
-        rustix::fs::fsetxattr(directory, name, b"y", XattrFlags::empty()).map_err(Error::file("mark as opaque", path))
-    }
-
-    /// X4.38: a target that lies in a lower layer is copied up first.
-    fn hard_link(&mut self, target: &[u8], parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<(), Error> {
-        let missing = || Error::Entry {
-            path: path.to_owned(),
-            reason: format!("is a hard link to {:?}, which is not there", String::from_utf8_lossy(target)),
+    /// The order matters: chown drops set-id bits and capabilities (X4.39).
+    fn set_metadata(&mut self, entry: &Entry, path: &[u8], name: &[u8]) -> Result<(), Error> {
+        let resolved = (entry.kind == EntryKind::Directory).then(|| join(&self.resolver.path(), name));
+        let dir = self.resolver.fd().map_err(|e| Error::io("open the parent directory of", path, e))?;
+        let target = Target { dir, name, path };
+        let is_symlink = match entry.kind {
+            EntryKind::Symlink => true,
+            EntryKind::Link => file_type(&self.stat(name, path)?) == FileType::Symlink,
+            _ => false,
         };
-        let target = clean(target).ok_or_else(missing)?;
-        let (directory, file) = split(&target);
-        let opened = open_beneath(self.destination, directory).ok();
-        let mut here = opened.filter(|directory| matches!(existing(directory, file, path), Ok(Some(_))));
-        if here.is_none() {
-            self.copy_up(&target, path)?;
-            here = open_beneath(self.destination, directory).ok();
+        let (summary, single_id) = (&mut self.layer.summary, self.layer.single_id);
+        target.set_owner(entry.uid, entry.gid, single_id, &mut |warning| summary.warn(warning))?;
+        let plain = matches!(entry.kind, EntryKind::File | EntryKind::Directory | EntryKind::Link) && !is_symlink;
+        for (name, value) in &entry.xattrs {
+            let summary = &mut self.layer.summary;
+            target.set_xattr(name, value, plain, &mut |warning| summary.warn(warning))?;
         }
-        let directory = here.ok_or_else(missing)?;
-        match rustix::fs::linkat(&directory, file, parent, name, AtFlags::empty()) {
-            Err(Errno::NOENT) => Err(missing()),
-            result => result.map_err(Error::file("link", path)),
+        if !is_symlink {
+            target.set_mode(entry.mode)?;
         }
-    }
-
-    fn copy_up(&mut self, target: &[u8], path: &[u8]) -> Result<(), Error> {
-        let Some(lower) = self.lower else { return Ok(()) };
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let Ok(source) = rustix::fs::openat2(lower, target, flags, Mode::empty(), resolve) else { return Ok(()) };
-        let stat = rustix::fs::fstat(&source).map_err(Error::file("look at", target))?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Ok(());
-        }
-        let (directory, name) = split(target);
-        let parent = self.parent(directory, path)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let copy = rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o600))
-            .map_err(Error::file("create", target))?;
-        let (mut source, mut copy) = (File::from(source), File::from(copy));
-        io::copy(&mut source, &mut copy).map_err(|source| Error::File {
-            action: "copy",
-            path: target.to_owned(),
-            source,
-        })?;
-        let owner = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-        rustix::fs::fchown(&copy, Some(owner.0), Some(owner.1)).map_err(Error::file("set the owner of", target))?;
-        let mut capability = [0; 64];
-        if let Ok(length) = rustix::fs::fgetxattr(&source, CAPABILITY, &mut capability) {
-            let _ = rustix::fs::fsetxattr(&copy, CAPABILITY, &capability[..length], XattrFlags::empty());
-        }
-        rustix::fs::fchmod(&copy, Mode::from_raw_mode(stat.st_mode & 0o7777))
-            .map_err(Error::file("set the mode of", target))?;
-        rustix::fs::futimens(&copy, &stat_times(&stat)).map_err(Error::file("set the time of", target))
-    }
-
-    /// Whether a device node was made: in a user namespace it cannot be (X4.41).
-    fn device<R: Read>(
-        &mut self,
-        entry: &TarEntry<R>,
-        parent: &OwnedFd,
-        name: &[u8],
-        metadata: &Metadata,
-        path: &[u8],
-    ) -> Result<bool, Error> {
-        let header = entry.header();
-        let kind = match header.entry_type() {
-            ::tar::EntryType::Block => FileType::BlockDevice,
-            _ => FileType::CharacterDevice,
-        };
-        let number = |read: io::Result<Option<u32>>| read.map(Option::unwrap_or_default).map_err(Error::Archive);
-        let device = rustix::fs::makedev(number(header.device_major())?, number(header.device_minor())?);
-        match rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(metadata.mode), device) {
-            Ok(()) => {
-                chmod(parent.as_fd(), name, metadata, path)?;
-                Ok(true)
-            }
-            Err(Errno::PERM) => {
-                let path = path.escape_ascii();
-                self.summary.warnings.push(format!("left out device node /{path}: not permitted without root"));
-                Ok(false)
-            }
-            Err(errno) => Err(Error::file("make the device", path)(errno)),
-        }
-    }
-
-    fn set_owner(&mut self, parent: BorrowedFd, name: &[u8], metadata: &Metadata, path: &[u8]) -> Result<(), Error> {
-        let owned = rustix::fs::chownat(parent, name, uid(metadata), gid(metadata), AtFlags::SYMLINK_NOFOLLOW);
-        self.check_owner(owned, metadata, path)
-    }
-
-    fn check_owner(&mut self, owned: rustix::io::Result<()>, metadata: &Metadata, path: &[u8]) -> Result<(), Error> {
-        match owned {
-            Err(Errno::INVAL) if self.options.single_id => {
-                let path = path.escape_ascii();
-                self.summary
-                    .warnings
-                    .push(format!("/{path} belongs to {}:{} in the image", metadata.uid, metadata.gid));
+        match resolved {
+            Some(resolved) => {
+                self.layer.directories.insert(resolved, (entry.mtime, entry.atime));
                 Ok(())
             }
-            owned => owned.map_err(|errno| owner_error(errno, metadata, path)),
+            None => target.set_times(entry.mtime, entry.atime),
         }
     }
 
-    /// X4.40.
-    fn set_xattrs(
+    /// Runs `create`; if something is there already, removes that and runs it again (X4.37).
+    fn make<T>(
         &mut self,
-        target: XattrTarget,
-        metadata: &Metadata,
-        kind: FileType,
         path: &[u8],
-    ) -> Result<(), Error> {
-        for (name, value) in &metadata.xattrs {
-            if name.starts_with("trusted.") || name.starts_with("user.overlay.") {
-                self.summary.warnings.push(format!("left out attribute {name} of /{}", path.escape_ascii()));
-                continue;
-            }
-            let set = match &target {
-                XattrTarget::Open(file) => rustix::fs::fsetxattr(file, name.as_str(), value, XattrFlags::empty()),
-                XattrTarget::Named(parent, file) => {
-                    let mut path = format!("/proc/self/fd/{}/", parent.as_raw_fd()).into_bytes();
-                    path.extend_from_slice(file);
-                    rustix::fs::lsetxattr(path, name.as_str(), value, XattrFlags::empty())
-                }
-            };
-            let special = kind != FileType::RegularFile && kind != FileType::Directory;
-            match set {
-                Ok(()) => {}
-                Err(Errno::OPNOTSUPP | Errno::PERM) if special || name != CAPABILITY => {
-                    self.summary.warnings.push(format!("left out attribute {name} of /{}", path.escape_ascii()));
-                }
-                Err(errno) => return Err(Error::file("set an attribute of", path)(errno)),
-            }
+        name: &[u8],
+        create: impl Fn(BorrowedFd<'_>) -> rustix::io::Result<T>,
+    ) -> Result<T, Error> {
+        let fail = |e| Error::io("create", path, e);
+        match create(self.dir(path)?) {
+            Err(Errno::EXIST) => {}
+            result => return result.map_err(fail),
         }
-        Ok(())
+        let stat = self.stat(name, path)?;
+        let dir = self.dir(path)?;
+        remove(dir, name).map_err(|e| Error::io("replace", path, e))?;
+        let made = create(dir).map_err(fail)?;
+        if matches!(file_type(&stat), FileType::Directory | FileType::Symlink) {
+            self.layer.forget_directory(&join(&self.resolver.path(), name));
+            self.resolver.forget();
+        }
+        Ok(made)
     }
 
-    /// The directory that an entry goes into, made where it is missing (X4.35, X4.36).
-    fn parent(&mut self, directory: &[u8], path: &[u8]) -> Result<OwnedFd, Error> {
-        if let Some((known, descriptor)) = &self.parent
-            && known == directory
+    fn make_directory(&mut self, path: &[u8], name: &[u8]) -> Result<(), Error> {
+        let mkdir = |dir: BorrowedFd<'_>| rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755));
+        match mkdir(self.dir(path)?) {
+            Err(Errno::EXIST) => {}
+            result => return result.map_err(|e| Error::io("create directory", path, e)),
+        }
+        let stat = self.stat(name, path)?;
+        if is_directory(&stat) {
+            return Ok(());
+        }
+        self.make(path, name, mkdir)?;
+        match is_whiteout(&stat) {
+            true => Target { dir: self.dir(path)?, name, path }.set_opaque(self.layer.opaque),
+            false => Ok(()),
+        }
+    }
+
+    /// X4.38
+    fn make_link(&mut self, entry: &Entry, path: &[u8], name: &[u8]) -> Result<(), Error> {
+        let target = clean(&entry.link);
+        let missing = |why| Error::entry(path, format!("its hard link target {} {why}", shown(&target)));
+        let (target_parent, target_name) = parent_and_name(&target).ok_or_else(|| missing("is the root"))?;
+        if target.contains(&0) {
+            return Err(missing("is not a valid name"));
+        }
+        let parent = parent_and_name(path).map_or(&path[..0], |(parent, _)| parent);
+        let destination = self.resolver.path();
+
+        self.enter(target_parent, &target)?;
+        if self.resolver.path() == destination && target_name == name {
+            return Err(missing("is itself"));
+        }
+        let target_dir = rustix::io::fcntl_dupfd_cloexec(self.dir(path)?, 3)
+            .map_err(|e| Error::io("open the parent directory of", &target, e))?;
+        let c_name = CString::new(target_name).map_err(|_| missing("is not a valid name"))?;
+        match dir::stat_if_exists(target_dir.as_fd(), &c_name).map_err(|e| Error::io("stat", &target, e))? {
+            Some(stat) if is_whiteout(&stat) => return Err(missing("is deleted by this layer")),
+            Some(stat) if is_directory(&stat) => return Err(missing("is a directory")),
+            Some(_) => {}
+            None => {
+                let below = self.resolver.path();
+                if !self.layer.copy_up(&below, Target { dir: target_dir.as_fd(), name: target_name, path: &target })? {
+                    return Err(missing("does not exist"));
+                }
+            }
+        }
+        self.enter(parent, path)?;
+        self.make(path, name, |dir| rustix::fs::linkat(&target_dir, &c_name, dir, name, AtFlags::empty()))
+    }
+
+    fn stat(&self, name: &[u8], path: &[u8]) -> Result<Statx, Error> {
+        let name = CString::new(name).map_err(|_| Error::entry(path, "its name contains a NUL byte"))?;
+        dir::stat(self.dir(path)?, &name).map_err(|e| Error::io("stat", path, e))
+    }
+
+    fn finish(self) -> Result<ApplySummary, Error> {
+        if let (true, Some(lower)) = (self.opaque_root, self.layer.lower) {
+            let lower = dir::open_dir(lower, b"").map_err(|e| Error::io("open lower directory", b"", e))?;
+            for c_name in dir::names(lower.as_fd()).map_err(|e| Error::io("list lower directory", b"", e))? {
+                let name = c_name.to_bytes();
+                match mknod_whiteout(self.root, name) {
+                    Ok(()) => {}
+                    Err(Errno::EXIST) => {
+                        let stat = dir::stat(self.root, &c_name).map_err(|e| Error::io("stat", name, e))?;
+                        if is_directory(&stat) {
+                            Target { dir: self.root, name, path: name }.set_opaque(self.layer.opaque)?;
+                        }
+                    }
+                    Err(error) => return Err(Error::io("make the whiteout", name, error)),
+                }
+            }
+        }
+        let mut parent: Option<(&[u8], OwnedFd)> = None;
+        for (path, (mtime, atime)) in &self.layer.directories {
+            let Some((parent_path, name)) = parent_and_name(path) else { continue };
+            if parent.as_ref().is_none_or(|(open, _)| *open != parent_path) {
+                let fd = dir::open_dir(self.root, parent_path);
+                parent = Some((parent_path, fd.map_err(|e| Error::io("open directory", parent_path, e))?));
+            }
+            if let Some((_, dir)) = &parent {
+                Target { dir: dir.as_fd(), name, path }.set_times(*mtime, *atime)?;
+            }
+        }
+        Ok(self.layer.summary)
+    }
+}
+
+impl Layer<'_> {
+    fn make_parent(&mut self, target: Target<'_>, obstacle: Obstacle) -> Result<(), Failure> {
+        let hidden = matches!(obstacle, Obstacle::Whiteout);
+        if hidden {
+            remove(target.dir, target.name)?;
+        }
+        rustix::fs::mkdirat(target.dir, target.name, Mode::from_raw_mode(0o755))?;
+        if hidden {
+            target.set_opaque(self.opaque)?;
+        } else if let Some(lower) = self.lower
+            && let Ok(below) = dir::open_dir(lower, target.path)
         {
-            return rustix::io::fcntl_dupfd_cloexec(descriptor, 0).map_err(Error::file("open the parent of", path));
+            // Its mtime is overwritten by what is put into it, hence at the end.
+            let stat = dir::stat(below.as_fd(), c".")?;
+            self.copy_metadata(below.as_fd(), b".", &stat, target)?;
+            self.directories.insert(target.path.to_vec(), (mtime(&stat), None));
+            return Ok(());
         }
-        let opened = match open_beneath(self.destination, directory) {
-            Err(Errno::NOENT) => {
-                self.make_parents(directory, path)?;
-                open_beneath(self.destination, directory)
-            }
-            opened => opened,
-        };
-        let opened = opened.map_err(Error::file("open the parent of", path))?;
-        let copy = rustix::io::fcntl_dupfd_cloexec(&opened, 0).map_err(Error::file("open the parent of", path))?;
-        self.parent = Some((directory.to_owned(), copy));
-        Ok(opened)
-    }
-
-    fn make_parents(&mut self, directory: &[u8], path: &[u8]) -> Result<(), Error> {
-        let ends = directory.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
-        for end in ends.chain([directory.len()]) {
-            let part = &directory[..end];
-            match open_beneath(self.destination, part) {
-                Ok(_) => continue,
-                Err(Errno::NOENT) => {}
-                Err(errno) => return Err(Error::file("open the parent of", path)(errno)),
-            }
-            let (above, name) = split(part);
-            let above = open_beneath(self.destination, above).map_err(Error::file("open the parent of", path))?;
-            if existing(&above, name, part)?.is_some_and(|found| found.is_whiteout) {
-                remove(above.as_fd(), name, part)?;
-            }
-            rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o755))
-                .map_err(Error::file("make the directory", part))?;
-            // As the same directory below has it.
-            let below = self.lower.and_then(|lower| open_beneath(lower, part).ok());
-            if let Some(stat) = below.and_then(|below| rustix::fs::fstat(below).ok()) {
-                let metadata = Metadata {
-                    mode: stat.st_mode & 0o7777,
-                    uid: stat.st_uid,
-                    gid: stat.st_gid,
-                    times: stat_times(&stat),
-                    xattrs: Vec::new(),
-                };
-                self.set_owner(above.as_fd(), name, &metadata, part)?;
-                chmod(above.as_fd(), name, &metadata, part)?;
-                self.directory_times.entry(part.to_owned()).or_insert(metadata.times);
-            }
-        }
+        target.set_mode(0o755)?;
         Ok(())
     }
 
-    fn set_directory_times(&self) -> Result<(), Error> {
-        for (path, times) in self.directory_times.iter().rev() {
-            let (parent, name) = split(path);
-            // A later entry may have replaced the directory.
-            if let Ok(parent) = open_beneath(self.destination, parent) {
-                match rustix::fs::utimensat(&parent, name, times, AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(()) | Err(Errno::NOENT) => {}
-                    Err(errno) => return Err(Error::file("set the time of", path)(errno)),
-                }
+    /// Copies a file of the layers below to the same place in this one; false if there is none.
+    fn copy_up(&mut self, parent: &[u8], target: Target<'_>) -> Result<bool, Error> {
+        let Some(lower) = self.lower else { return Ok(false) };
+        let Ok(below) = dir::open_dir(lower, parent) else { return Ok(false) };
+        let below = below.as_fd();
+        let name = CString::new(target.name).map_err(|_| Error::entry(target.path, "its name contains a NUL byte"))?;
+        let fail = |e| Error::io("copy up", target.path, e);
+        let Some(stat) = dir::stat_if_exists(below, &name).map_err(fail)? else { return Ok(false) };
+        match file_type(&stat) {
+            FileType::RegularFile => {
+                let mut from = dir::open_file(below, target.name).map_err(fail)?;
+                let mut to = create_file(target.dir, target.name).map_err(fail)?;
+                std::io::copy(&mut from, &mut to).map_err(|e| Error::io("copy up", target.path, e))?;
+            }
+            FileType::Symlink => {
+                let link = dir::read_link(below, &name).map_err(fail)?;
+                rustix::fs::symlinkat(link.as_slice(), target.dir, target.name).map_err(fail)?;
+            }
+            kind @ (FileType::Fifo | FileType::CharacterDevice | FileType::BlockDevice) => {
+                let device = rustix::fs::makedev(stat.stx_rdev_major, stat.stx_rdev_minor);
+                mknod(target.dir, target.name, kind, device).map_err(fail)?;
+            }
+            _ => return Ok(false),
+        }
+        self.copy_metadata(below, target.name, &stat, target)?;
+        target.set_times(mtime(&stat), None)?;
+        Ok(true)
+    }
+
+    /// Everything but the times.
+    fn copy_metadata(
+        &mut self,
+        from: BorrowedFd<'_>,
+        name: &[u8],
+        stat: &Statx,
+        target: Target<'_>,
+    ) -> Result<(), Error> {
+        let (owner, single_id) = ((stat.stx_uid.into(), stat.stx_gid.into()), self.single_id);
+        target.set_owner(owner.0, owner.1, single_id, &mut |warning| self.summary.warn(warning))?;
+        let plain = matches!(file_type(stat), FileType::RegularFile | FileType::Directory);
+        let xattrs = dir::xattrs(from, name).map_err(|e| Error::io("read the xattrs of lower", target.path, e))?;
+        for (name, value) in xattrs {
+            let name = name.to_bytes();
+            if !name.starts_with(b"trusted.") && !dir::is_overlay_mark(name) {
+                target.set_xattr(name, &value, plain, &mut |warning| self.summary.warn(warning))?;
             }
         }
-        Ok(())
-    }
-}
-
-enum XattrTarget<'a> {
-    Open(BorrowedFd<'a>),
-    Named(&'a OwnedFd, &'a [u8]),
-}
-
-#[derive(Clone, Copy)]
-struct Existing {
-    is_directory: bool,
-    is_whiteout: bool,
-}
-
-fn existing(parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<Option<Existing>, Error> {
-    match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => {
-            let kind = FileType::from_raw_mode(stat.st_mode);
-            Ok(Some(Existing {
-                is_directory: kind == FileType::Directory,
-                is_whiteout: kind == FileType::CharacterDevice && stat.st_rdev == 0,
-            }))
+        match file_type(stat) {
+            FileType::Symlink => Ok(()),
+            _ => target.set_mode(stat.stx_mode.into()),
         }
-        Err(Errno::NOENT) => Ok(None),
-        Err(errno) => Err(Error::file("look at", path)(errno)),
+    }
+
+    /// A removed directory and those in it get no times.
+    fn forget_directory(&mut self, path: &[u8]) {
+        self.directories.remove(path);
+        let below = join(path, b"");
+        let inside: Vec<_> = self
+            .directories
+            .range(below.clone()..)
+            .map(|(p, _)| p)
+            .take_while(|p| p.starts_with(&below))
+            .cloned()
+            .collect();
+        for path in inside {
+            self.directories.remove(&path);
+        }
     }
 }
 
-fn metadata<R: Read>(entry: &mut TarEntry<R>, path: &[u8]) -> Result<Metadata, Error> {
-    let header = entry.header();
-    let id = |number: io::Result<u64>| {
-        let number = number.map_err(Error::Archive)?;
-        u32::try_from(number)
-            .map_err(|_| Error::Entry { path: path.to_owned(), reason: format!("has the id {number}") })
+impl ApplySummary {
+    fn warn(&mut self, warning: String) {
+        if self.warnings.len() < MAX_WARNINGS {
+            self.warnings.push(warning);
+        }
+    }
+}
+
+impl Failure {
+    fn into_error(self, path: &[u8]) -> Error {
+        match self {
+            Failure::Error(error) => error,
+            Failure::Errno(errno) => Error::io("enter the parent directory of", path, errno),
+        }
+    }
+}
+
+fn create_file(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?.into())
+}
+
+/// Writes an entry's content and gives its stored length. Gaps of a sparse file stay holes.
+fn write_content<R: Read>(file: &File, entry: &Entry, path: &[u8], tar: &mut TarReader<R>) -> Result<u64, Error> {
+    let fail = |e| Error::io("write", path, e);
+    let whole = [super::sparse::Segment { offset: 0, len: entry.size }];
+    let segments = match &entry.sparse {
+        Some(segments) => {
+            file.set_len(entry.size).map_err(fail)?;
+            segments.as_slice()
+        }
+        None => &whole,
     };
-    let mut metadata = Metadata {
-        mode: header.mode().map_err(Error::Archive)? & 0o7777,
-        uid: id(header.uid())?,
-        gid: id(header.gid())?,
-        times: times(header.mtime().map_err(Error::Archive)? as i64, 0),
-        xattrs: Vec::new(),
-    };
-    let mut total = 0;
-    if let Some(extensions) = entry.pax_extensions().map_err(Error::Archive)? {
-        for extension in extensions {
-            let extension = extension.map_err(Error::Archive)?;
-            total += extension.value_bytes().len() as u64;
-            if total > MAX_EXTENSION {
-                return Err(Error::Entry { path: path.to_owned(), reason: "has too large extended headers".into() });
+    let mut written = 0;
+    for segment in segments {
+        let (mut offset, mut left) = (segment.offset, segment.len);
+        while left > 0 {
+            let part = tar.fill()?;
+            let count = part.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            if count == 0 {
+                return Err(Error::entry(path, "its content is shorter than its size"));
             }
-            let Ok(key) = extension.key() else { continue };
-            let number = || extension.value().ok().and_then(|value| value.parse::<u64>().ok());
-            match key {
-                "uid" => metadata.uid = id(number().ok_or_else(|| bad_number(key)))?,
-                "gid" => metadata.gid = id(number().ok_or_else(|| bad_number(key)))?,
-                "mtime" => {
-                    if let Some((seconds, nanoseconds)) = extension.value().ok().and_then(pax_time) {
-                        metadata.times = times(seconds, nanoseconds);
-                    }
-                }
-                key => {
-                    if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
-                        metadata.xattrs.push((name.to_owned(), extension.value_bytes().to_owned()));
-                    }
-                }
-            }
+            file.write_all_at(&part[..count], offset).map_err(fail)?;
+            tar.consume(count);
+            offset += count as u64;
+            left -= count as u64;
         }
+        written += segment.len;
     }
-    Ok(metadata)
+    Ok(written)
 }
 
-fn bad_number(key: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the extended header's {key} is not a number"))
+fn mknod(dir: BorrowedFd<'_>, name: &[u8], kind: FileType, device: u64) -> rustix::io::Result<()> {
+    rustix::fs::mknodat(dir, name, kind, Mode::from_raw_mode(0o600), device)
 }
 
-/// `1700000000.5` as seconds and nanoseconds.
-fn pax_time(text: &str) -> Option<(i64, i64)> {
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
-    Some((seconds.parse().ok()?, digits.parse().ok()?))
+fn mknod_whiteout(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
+    rustix::fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0)
 }
 
-/// X4.39: times outside of 1970 to 2262 become 1970.
-fn times(seconds: i64, nanoseconds: i64) -> Timestamps {
-    let seconds = if (0..=9_223_372_036).contains(&seconds) { seconds } else { 0 };
-    let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
-    Timestamps { last_access: time, last_modification: time }
+fn file_type(stat: &Statx) -> FileType {
+    FileType::from_raw_mode(stat.stx_mode.into())
 }
 
-fn stat_times(stat: &rustix::fs::Stat) -> Timestamps {
-    times(stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or(0))
+fn is_directory(stat: &Statx) -> bool {
+    file_type(stat) == FileType::Directory
 }
 
-/// Confined to the root; `None` for the root itself, whose entry is ignored (X4.34).
-fn clean(path: &[u8]) -> Option<Vec<u8>> {
-    let mut parts: Vec<&[u8]> = Vec::new();
-    for part in path.split(|byte| *byte == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    (!parts.is_empty()).then(|| parts.join(&b'/'))
-}
-
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|byte| *byte == b'/') {
-        Some(slash) => (&path[..slash], &path[slash + 1..]),
-        None => (b"", path),
-    }
-}
-
-/// A directory inside `root`, symlinks resolved inside it.
-fn open_beneath(root: BorrowedFd, path: &[u8]) -> rustix::io::Result<OwnedFd> {
-    let path = if path.is_empty() { b"." } else { path };
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
-}
-
-fn open_directory(parent: BorrowedFd, name: &[u8], path: &[u8]) -> Result<OwnedFd, Error> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(Error::file("open", path))
-}
-
-/// Removes an entry with all below it.
-fn remove(parent: BorrowedFd, name: &[u8], path: &[u8]) -> Result<(), Error> {
-    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
-        Err(Errno::ISDIR) => {}
-        result => return result.map_err(Error::file("remove", path)),
-    }
-    let directory = open_directory(parent, name, path)?;
-    for entry in rustix::fs::Dir::read_from(&directory).map_err(Error::file("list", path))? {
-        let entry = entry.map_err(Error::file("list", path))?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            remove(directory.as_fd(), name, path)?;
-        }
-    }
-    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR).map_err(Error::file("remove", path))
-}
-
-fn uid(metadata: &Metadata) -> Option<Uid> {
-    Some(Uid::from_raw(metadata.uid))
-}
-
-fn gid(metadata: &Metadata) -> Option<Gid> {
-    Some(Gid::from_raw(metadata.gid))
-}
-
-fn owner_error(errno: Errno, metadata: &Metadata, path: &[u8]) -> Error {
-    if errno != Errno::INVAL {
-        return Error::file("set the owner of", path)(errno);
-    }
-    let reason = format!(
-        "belongs to {}:{}, which this user namespace does not map: give the user a larger range in /etc/subuid and \
-         /etc/subgid",
-        metadata.uid, metadata.gid
-    );
-    Error::Entry { path: path.to_owned(), reason }
-}
-
-/// For what has no descriptor of its own and is known to be no symlink: it was just made.
-fn chmod(parent: BorrowedFd, name: &[u8], metadata: &Metadata, path: &[u8]) -> Result<(), Error> {
-    rustix::fs::chmodat(parent, name, Mode::from_raw_mode(metadata.mode), AtFlags::empty())
-        .map_err(Error::file("set the mode of", path))
+fn mtime(stat: &Statx) -> (i64, u32) {
+    (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec)
 }

@@ -1,73 +1,125 @@
-//! The content id of a layer: equal for layers that a user of the image could not tell apart.
+//! The content id of a layer's changes.
 
-use super::error::Error;
-use super::tar::open_file;
-use super::{Change, ChangeKind};
+use super::{Change, ChangeKind, Error, dir};
 use rayon::prelude::*;
+use std::io::Read;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Clocks of file systems tick coarsely: a file written at the start of a step may carry a time a little before it.
+/// A file that was written within the step may carry a slightly earlier time than the step's start: the kernel
+/// stamps files with the time of its last tick, and network file systems with the server's clock.
 const SLACK: Duration = Duration::from_secs(2);
 
-/// Hashes `changes`, whose files lie in `upper`. A time counts only if it lies outside of `window`, the time in which the step
-/// ran: times that a program set on purpose count, "written just now" does not.
+/// A blake3 hash over every change: path, type, mode, owner, link target, device numbers, capability, content.
+///
+/// With a `window` (start and end of the step that made the layer), an mtime within it says only when the step
+/// ran, and is left out: two runs that write the same files have the same id. An mtime outside (`touch -d`, an unpacked
+/// archive) is content, to the second, which is what a layer tar keeps of it.
 pub fn content_id(
     changes: &[Change],
-    upper: BorrowedFd,
+    upper: BorrowedFd<'_>,
     window: Option<(SystemTime, SystemTime)>,
 ) -> Result<[u8; 32], Error> {
-    let window = window.map(|(start, end)| (seconds(start - SLACK), seconds(end + SLACK)));
-    let hashes: Result<Vec<_>, Error> = changes.par_iter().map(|change| entry(change, upper, window)).collect();
+    let window = window.map(|(start, end)| (seconds(start.checked_sub(SLACK)), seconds(end.checked_add(SLACK))));
+    let files: Vec<&Change> = changes.iter().filter(|c| matches!(c.kind, ChangeKind::File { .. })).collect();
+    // With few files, waking threads costs more than it brings, unless they are large.
+    let total: u64 = files.iter().map(|file| size(file)).sum();
+    let contents: Vec<[u8; 32]> = match files.len() >= 64 || total >= 4 << 20 {
+        true => files.par_iter().map(|file| hash_file(file, upper)).collect::<Result<_, _>>()?,
+        false => files.iter().map(|file| hash_file(file, upper)).collect::<Result<_, _>>()?,
+    };
+
+    let mut contents = contents.iter();
     let mut hasher = blake3::Hasher::new();
-    for hash in hashes? {
-        hasher.update(hash.as_bytes());
+    let mut record = Vec::new();
+    for change in changes {
+        record.clear();
+        put_bytes(&change.path, &mut record);
+        match &change.kind {
+            ChangeKind::Directory => record.push(b'd'),
+            ChangeKind::File { .. } => {
+                record.push(b'f');
+                record.extend(contents.next().into_iter().flatten());
+            }
+            ChangeKind::Symlink { target } => {
+                record.push(b'l');
+                put_bytes(target, &mut record);
+            }
+            ChangeKind::HardLink { to } => {
+                record.push(b'h');
+                put_bytes(to, &mut record);
+            }
+            ChangeKind::Device { char, major, minor } => {
+                record.push(if *char { b'c' } else { b'b' });
+                record.extend_from_slice(&major.to_le_bytes());
+                record.extend_from_slice(&minor.to_le_bytes());
+            }
+            ChangeKind::Fifo => record.push(b'p'),
+            ChangeKind::Whiteout => record.push(b'w'),
+        }
+        for number in [change.mode, change.uid, change.gid] {
+            record.extend_from_slice(&number.to_le_bytes());
+        }
+        match &change.capability {
+            Some(value) => {
+                record.push(1);
+                put_bytes(value, &mut record);
+            }
+            None => record.push(0),
+        }
+        match window {
+            Some((start, end)) if (start..=end).contains(&change.mtime.0) => record.push(0),
+            _ => {
+                record.push(1);
+                record.extend_from_slice(&change.mtime.0.to_le_bytes());
+            }
+        }
+        hasher.update(&record);
     }
-    Ok(*hasher.finalize().as_bytes())
+    Ok(hasher.finalize().into())
 }
 
-fn entry(change: &Change, upper: BorrowedFd, window: Option<(i64, i64)>) -> Result<blake3::Hash, Error> {
-    let mut hasher = blake3::Hasher::new();
-    let mut field = |bytes: &[u8]| {
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    };
-    field(&change.path);
-    let (kind, detail) = match &change.kind {
-        ChangeKind::Directory => ("directory", Vec::new()),
-        ChangeKind::File(size) => ("file", size.to_le_bytes().to_vec()),
-        ChangeKind::Symlink(target) => ("symlink", target.clone()),
-        ChangeKind::HardLink(first) => ("link", first.clone()),
-        ChangeKind::Device { block, major, minor } => ("device", format!("{block} {major} {minor}").into_bytes()),
-        ChangeKind::Fifo => ("fifo", Vec::new()),
-        ChangeKind::Whiteout => ("whiteout", Vec::new()),
-    };
-    field(kind.as_bytes());
-    field(&detail);
-    for number in [change.mode, change.uid, change.gid] {
-        field(&number.to_le_bytes());
+fn size(change: &Change) -> u64 {
+    match change.kind {
+        ChangeKind::File { size } => size,
+        _ => 0,
     }
-    let time = change.mtime.0;
-    if window.is_none_or(|(start, end)| !(start..=end).contains(&time)) {
-        field(&time.to_le_bytes());
-    }
-    for (name, value) in &change.xattrs {
-        field(name);
-        field(value);
-    }
-    if let ChangeKind::File(size) = change.kind
-        && size > 0
-    {
-        let file = open_file(upper, &change.path)?;
-        hasher.update_reader(file).map_err(|source| Error::File {
-            action: "read",
-            path: change.path.clone(),
-            source,
-        })?;
-    }
-    Ok(hasher.finalize())
 }
 
-fn seconds(time: SystemTime) -> i64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+fn hash_file(change: &Change, upper: BorrowedFd<'_>) -> Result<[u8; 32], Error> {
+    let mut hasher = blake3::Hasher::new();
+    let expected = size(change);
+    if expected > 0 {
+        let mut file = dir::open_file(upper, &change.path).map_err(|e| Error::io("open", &change.path, e))?;
+        let mut buffer = vec![0; usize::try_from(expected).unwrap_or(usize::MAX).saturating_add(1).min(256 * 1024)];
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => hasher.update(&buffer[..read]),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(Error::io("read", &change.path, error)),
+            };
+        }
+        if hasher.count() != expected {
+            return Err(Error::SizeChanged { path: super::shown(&change.path), expected });
+        }
+    }
+    Ok(hasher.finalize().into())
+}
+
+fn put_bytes(bytes: &[u8], record: &mut Vec<u8>) {
+    record.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+    record.extend_from_slice(bytes);
+}
+
+/// Seconds since 1970, rounded down.
+fn seconds(time: Option<SystemTime>) -> i64 {
+    match time.unwrap_or(UNIX_EPOCH).duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+        Err(before) => {
+            let before = before.duration();
+            let whole = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
+            -whole - i64::from(before.subsec_nanos() > 0)
+        }
+    }
 }

@@ -1,72 +1,131 @@
-//! Layers as directories and as tars (image-spec, layer.md).
+//! Layers: from an overlayfs *upper directory* to a tar and back.
 //!
-//! A layer that was built lives as the *upper directory* of an overlay mount: a deleted name is a character device 0:0, a directory that hides
-//! what lies below it carries an `overlay.opaque` attribute. In a tar the same are a `.wh.NAME` file and, in foreign layers only, a `.wh..wh..opq`.
+//! A layer that was built lives on disk as the upper directory of the overlay mount in which the step ran. There, a
+//! deletion is a character device 0:0 (a whiteout), and a directory that hides everything below it has the xattr
+//! `trusted.overlay.opaque` (or `user.overlay.opaque`, when the mount was made in a user namespace) set to `y`.
+//! In a tar, a deletion of `dir/x` is an empty file `dir/.wh.x`, and an opaque directory holds `.wh..wh..opq`.
 //!
-//! - [`diff`] finds what an upper directory changes, in the order and by the equality rule of the norm (X4.1 to X4.13);
-//! - [`write_tar`] writes those changes as a tar, [`content_id`] hashes them without times that a rerun would change;
-//! - [`apply`] unpacks a tar, hostile or not, into an upper directory (X4.30 to X4.44);
-//! - [`copy_tree`] and [`tree`] give whole file systems to the user.
+//! - [`diff`] compares an upper directory with what was below it and lists the [`Change`]s, sorted;
+//! - [`write_tar`] writes changes as the layer's tar, byte for byte as BuildKit does, so that diff ids agree;
+//! - [`content_id`] hashes changes, leaving out times that only say when the step ran;
+//! - [`apply`] unpacks a (foreign, hostile) layer tar into an empty upper directory;
+//! - [`tar_from_directory`] and [`copy_tree`] export a whole merged tree.
 
 mod apply;
 mod content;
+mod copy;
 mod diff;
-mod error;
-mod export;
+mod dir;
+mod header;
+mod metadata;
+mod resolve;
+mod sparse;
 mod tar;
+mod tree;
+mod walk;
+mod write;
 
 pub use apply::{ApplyOptions, ApplySummary, apply};
 pub use content::content_id;
-pub use diff::{diff, tree};
-pub use error::Error;
-pub use export::copy_tree;
-pub use tar::{TarOptions, write_tar};
+pub use copy::{CopySummary, copy_tree};
+pub use diff::diff;
+pub use tree::tar_from_directory;
+pub use write::{TarOptions, TarSummary, write_tar};
 
-/// One entry of a layer.
-#[derive(Clone, Debug, PartialEq)]
+pub(crate) use header::{Header, TypeFlag, padding};
+pub(crate) use resolve::clean;
+pub(crate) use tar::{EntryKind, TarReader};
+
+use std::io;
+
+/// One entry of a layer: something added, changed or deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Relative, without a leading or trailing slash, any bytes but NUL.
+    /// Relative to the root, without leading or trailing slash; any bytes but NUL.
     pub path: Vec<u8>,
     pub kind: ChangeKind,
-    /// Permission, setuid, setgid and sticky bits.
+    /// Permission bits with setuid, setgid and sticky (`0o7777`).
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
-    /// Seconds since 1970 and nanoseconds.
+    /// Seconds since 1970, which may be negative, and nanoseconds.
     pub mtime: (i64, u32),
-    /// `security.capability` in a layer, all attributes in a [`tree`].
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The raw value of the xattr `security.capability`.
+    pub capability: Option<Vec<u8>>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangeKind {
     Directory,
-    /// Size in bytes.
-    File(u64),
-    Symlink(Vec<u8>),
-    /// Another name of an earlier entry.
-    HardLink(Vec<u8>),
+    File {
+        size: u64,
+    },
+    Symlink {
+        target: Vec<u8>,
+    },
+    /// A further name of an earlier entry of the same layer, whose path this is.
+    HardLink {
+        to: Vec<u8>,
+    },
     Device {
-        block: bool,
+        /// Character device if true, else block device.
+        char: bool,
         major: u32,
         minor: u32,
     },
     Fifo,
-    /// The name is gone.
+    /// The path, which exists below, is deleted with everything under it.
     Whiteout,
 }
 
-/// The bytes of all files among `changes`.
-pub fn size(changes: &[Change]) -> u64 {
-    let sizes = changes.iter().map(|change| match change.kind {
-        ChangeKind::File(size) => size,
-        _ => 0,
-    });
-    sizes.sum()
+/// Why a layer could not be read, written or compared. Paths are relative to the layer's root and escaped for display.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot {action} {path}: {source}")]
+    Io { action: &'static str, path: String, source: io::Error },
+    #[error(
+        "directory {path} was renamed by overlayfs (overlay.redirect): the store must be mounted with redirect_dir=off"
+    )]
+    Redirected { path: String },
+    #[error("short write copying file {path}: its size changed from {expected} bytes while it was read")]
+    SizeChanged { path: String, expected: u64 },
+    #[error("cannot write the tar: {0}")]
+    Output(io::Error),
+    #[error("cannot read the tar: {0}")]
+    Input(io::Error),
+    #[error("invalid tar at byte {offset}: {reason}")]
+    InvalidTar { offset: u64, reason: &'static str },
+    #[error("invalid tar entry {path}: {reason}")]
+    InvalidEntry { path: String, reason: String },
 }
 
-pub(crate) const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
-pub(crate) const CAPABILITY: &str = "security.capability";
+impl Error {
+    fn io(action: &'static str, path: &[u8], source: impl Into<io::Error>) -> Self {
+        Error::Io { action, path: shown(path), source: source.into() }
+    }
 
-#[cfg(test)]
-mod tests;
+    fn entry(path: &[u8], reason: impl Into<String>) -> Self {
+        Error::InvalidEntry { path: shown(path), reason: reason.into() }
+    }
+}
+
+/// A path for messages: control characters and bytes that are not UTF-8 are escaped (spec X6.53). The root is `/`.
+pub(crate) fn shown(path: &[u8]) -> String {
+    use std::fmt::Write as _;
+    if path.is_empty() {
+        return "/".into();
+    }
+    let mut text = String::with_capacity(path.len());
+    for chunk in path.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c.is_control() {
+                true => text.extend(c.escape_default()),
+                false => text.push(c),
+            }
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
+}

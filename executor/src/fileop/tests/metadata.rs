@@ -55,7 +55,7 @@ fn modes_and_times() {
 fn chmod() {
     for (spec, f, x, d, parent) in [
         (Chmod::Octal(0o640), 0o640, 0o640, 0o640, 0o640),
-        (Chmod::Octal(0o7755), 0o7755, 0o7755, 0o7755, 0o7755),
+        (Chmod::Octal(0o7755), 0o7755, 0o7755, 0o7755, 0o755),
         (Chmod::Symbolic("u=rwX,go=rX".into()), 0o644, 0o755, 0o755, 0o755),
         (Chmod::Symbolic("g+w".into()), 0o660, 0o770, 0o770, 0o755),
     ] {
