@@ -56,6 +56,34 @@ fn bases_come_from_a_mirror_when_a_step_needs_them() {
 }
 
 #[test]
+fn images_of_others_are_pulled_whatever_their_types() {
+    let harness = Harness::new();
+    let registry = Registry::start();
+    let archive = harness.path_text("image.tar");
+    let output = format!("type=oci,dest={archive}");
+    harness.build_text("FROM busybox\nRUN echo theirs > /x\n", &["-t", "x:1", "--output", &output]).ok();
+    let docker = format!("{}/docker/types:1", registry.host);
+    let args = ["--insecure-policy", "copy", "--quiet", "--format=v2s2", "--dest-tls-verify=false"];
+    tool("skopeo", &[&args[..], &[&format!("oci-archive:{archive}"), &format!("docker://{docker}")]].concat());
+    let zstd = format!("{}/zstd/layers:1", registry.host);
+    let output = format!("type=registry,compression=zstd,name={zstd}");
+    harness.build_text("FROM busybox\nRUN echo theirs > /x\n", &["--output", &output]).ok();
+    for name in [&docker, &zstd] {
+        let raw = tool("skopeo", &["inspect", "--raw", "--tls-verify=false", &format!("docker://{name}")]);
+        assert!(
+            raw.contains(if *name == docker { "vnd.docker.image.rootfs.diff.tar.gzip" } else { "tar+zstd" }),
+            "{raw}"
+        );
+        let other = Harness::empty();
+        other.rbuild(&["pull", name]).ok();
+        assert_eq!(other.output(name, &["cat", "/x"]), "theirs\n");
+        // And as a base.
+        other.build_text(&format!("FROM {name}\nRUN cat /x > /y\n"), &["-t", "on-top"]).ok();
+        assert_eq!(other.output("on-top", &["cat", "/y"]), "theirs\n");
+    }
+}
+
+#[test]
 fn blocked_registries_are_not_asked() {
     let harness = Harness::empty();
     std::fs::write(harness.path("registries.conf"), "[[registry]]\nlocation = \"docker.io\"\nblocked = true\n")

@@ -1,0 +1,243 @@
+//! The scheduler over an in-memory worker.
+
+use solver::event::{Event, EventSink};
+use solver::graph::{Graph, VertexId};
+use solver::key::{ContentId, ContentKey};
+use solver::op::{Copy, File, FileAction, Mkdir, Op, Selection, Source};
+use solver::schedule::{CacheIndex, OpTask, ScheduleOptions, SolveError, Worker, solve};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+/// Values are texts: an op's name over its inputs.
+#[derive(Default)]
+struct Memory {
+    ran: Mutex<Vec<String>>,
+    results: Mutex<HashMap<[u8; 32], String>>,
+    locks: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0} failed")]
+struct Failed(String);
+
+fn name(op: &Op) -> String {
+    match op {
+        Op::File(file) => match &file.actions[0] {
+            FileAction::Mkdir(mkdir) => mkdir.path.clone(),
+            FileAction::Copy(copy) => format!("copy {}", copy.selection.path),
+            FileAction::Mkfile(mkfile) => mkfile.path.clone(),
+        },
+        Op::Source(_) => "source".into(),
+        Op::Exec(_) => "exec".into(),
+        Op::Merge => "merge".into(),
+    }
+}
+
+impl Worker for Memory {
+    type Value = String;
+    type Error = Failed;
+
+    fn content_id(&self, value: &String) -> ContentId {
+        ContentId(*blake3::hash(value.as_bytes()).as_bytes())
+    }
+
+    async fn selection_digest(&self, value: &String, selections: &[Selection], _: bool) -> Result<ContentId, Failed> {
+        // What is selected of a value is the word of that name in it.
+        let path = &selections[0].path;
+        match value.contains(path.as_str()) {
+            true => Ok(ContentId(*blake3::hash(path.as_bytes()).as_bytes())),
+            false => Err(Failed(format!("{path:?} is not there, so that"))),
+        }
+    }
+
+    async fn run(&self, task: OpTask<'_, String>) -> Result<String, Failed> {
+        let name = name(task.op);
+        self.ran.lock().unwrap().push(name.clone());
+        if name.starts_with("/wait") {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+        }
+        if name.starts_with("/fail") {
+            return Err(Failed(name));
+        }
+        Ok(format!("{}+{name}", task.inputs.join("|")))
+    }
+}
+
+impl CacheIndex<String> for Memory {
+    type Error = Infallible;
+    type Lock = tokio::sync::OwnedMutexGuard<()>;
+
+    fn lookup(&self, key: &ContentKey, _: &[String]) -> Result<Option<String>, Infallible> {
+        Ok(self.results.lock().unwrap().get(&key.0).cloned())
+    }
+
+    async fn lock(&self, _: &ContentKey) -> Result<Self::Lock, Infallible> {
+        // One lock for all keys would be right too, but slow; here it would hide what runs at the same time.
+        Ok(Arc::new(tokio::sync::Mutex::new(())).lock_owned().await)
+    }
+
+    fn record(&self, key: &ContentKey, value: &String) -> Result<(), Infallible> {
+        let _ = &self.locks;
+        self.results.lock().unwrap().insert(key.0, value.clone());
+        Ok(())
+    }
+}
+
+fn mkdir(path: &str) -> Op {
+    Op::File(File { actions: vec![FileAction::Mkdir(Mkdir { path: path.into(), owner: String::new() })] })
+}
+
+fn copy(path: &str) -> Op {
+    let copy = Copy {
+        from: 1,
+        selection: Selection::tree(path),
+        destination: "/".into(),
+        chown: None,
+        chmod: None,
+        unpack: false,
+        keep_owner: true,
+    };
+    Op::File(File { actions: vec![FileAction::Copy(copy)] })
+}
+
+struct Build {
+    graph: Graph,
+    scratch: VertexId,
+}
+
+impl Build {
+    fn new() -> Self {
+        let mut graph = Graph::default();
+        let scratch = graph.add(Op::Source(Source::Scratch), &[], "scratch", None);
+        Build { graph, scratch }
+    }
+
+    fn step(&mut self, path: &str, input: VertexId) -> VertexId {
+        self.graph.add(mkdir(path), &[input], path, None)
+    }
+
+    async fn run(self, targets: &[VertexId], memory: &Arc<Memory>) -> (Result<Vec<String>, SolveError>, Vec<Event>) {
+        self.run_with(targets, memory, ScheduleOptions::default()).await
+    }
+
+    async fn run_with(
+        self,
+        targets: &[VertexId],
+        memory: &Arc<Memory>,
+        options: ScheduleOptions,
+    ) -> (Result<Vec<String>, SolveError>, Vec<Event>) {
+        let (sender, mut events) = tokio::sync::mpsc::unbounded_channel();
+        let graph = Arc::new(self.graph);
+        let result = solve(graph, targets, memory.clone(), memory.clone(), options, EventSink::new(sender)).await;
+        (result, drain(&mut events))
+    }
+}
+
+fn drain(events: &mut UnboundedReceiver<Event>) -> Vec<Event> {
+    std::iter::from_fn(|| events.try_recv().ok()).collect()
+}
+
+fn ran(memory: &Memory) -> Vec<String> {
+    let mut ran: Vec<_> = std::mem::take(&mut *memory.ran.lock().unwrap());
+    ran.retain(|name| name != "source");
+    ran
+}
+
+fn cached(events: &[Event]) -> Vec<&str> {
+    let cached = events.iter().filter_map(|event| match event {
+        Event::Vertex(vertex) if vertex.cached => Some(vertex.name.as_str()),
+        _ => None,
+    });
+    cached.collect()
+}
+
+#[tokio::test]
+async fn what_the_target_does_not_need_does_not_run() {
+    let memory = Arc::new(Memory::default());
+    let mut build = Build::new();
+    let a = build.step("/a", build.scratch);
+    build.step("/unused", a);
+    let b = build.step("/b", a);
+    let (result, _) = build.run(&[b], &memory).await;
+    assert_eq!(result.unwrap(), ["+source+/a+/b"]);
+    assert_eq!(ran(&memory), ["/a", "/b"]);
+}
+
+#[tokio::test]
+async fn a_second_build_takes_all_from_the_index() {
+    let memory = Arc::new(Memory::default());
+    for round in 0..3 {
+        let mut build = Build::new();
+        let a = build.step("/a", build.scratch);
+        let b = build.step("/b", a);
+        let options = ScheduleOptions { no_cache: round == 2 };
+        let (result, events) = build.run_with(&[b], &memory, options).await;
+        result.unwrap();
+        let expected: &[&str] = if round == 1 { &[] } else { &["/a", "/b"] };
+        assert_eq!(ran(&memory), expected, "round {round}");
+        assert_eq!(cached(&events).len(), if round == 1 { 2 } else { 0 });
+    }
+}
+
+/// D23.4: a copy is keyed by what it copies, not by how that came to be.
+#[tokio::test]
+async fn equal_content_of_another_source_is_a_hit() {
+    let memory = Arc::new(Memory::default());
+    for source in ["/file and more", "/file and other things"] {
+        let mut build = Build::new();
+        let from = build.step(source, build.scratch);
+        let target = build.graph.add(copy("/file"), &[build.scratch, from], "copy", None);
+        build.run(&[target], &memory).await.0.unwrap();
+    }
+    assert_eq!(ran(&memory), ["/file and more", "copy /file", "/file and other things"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_failure_cancels_the_rest() {
+    let memory = Arc::new(Memory::default());
+    let mut build = Build::new();
+    let wait = build.step("/wait", build.scratch);
+    let fail = build.step("/fail", build.scratch);
+    let both = build.graph.add(Op::Merge, &[wait, fail], "both", None);
+    let (result, events) = build.run(&[both], &memory).await;
+    let error = result.unwrap_err();
+    assert_eq!((error.name.as_str(), error.to_string().as_str()), ("/fail", "/fail failed"));
+    let ends: HashMap<_, _> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Vertex(vertex) if vertex.completed.is_some() => {
+                Some((vertex.name.as_str(), vertex.error.as_deref()))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ends["/wait"], Some("context canceled"), "X5.6");
+    assert_eq!(ends["/fail"], Some("/fail failed"));
+    assert!(!ends.contains_key("both"), "it never started");
+}
+
+#[tokio::test]
+async fn failures_are_not_kept_and_finished_siblings_are() {
+    let memory = Arc::new(Memory::default());
+    for _ in 0..2 {
+        let mut build = Build::new();
+        let good = build.step("/good", build.scratch);
+        let bad = build.step("/fail", good);
+        assert!(build.run(&[bad], &memory).await.0.is_err());
+    }
+    assert_eq!(ran(&memory), ["/good", "/fail", "/fail"], "X5.7");
+}
+
+#[tokio::test]
+async fn missing_sources_fail_before_anything_runs() {
+    let memory = Arc::new(Memory::default());
+    let mut build = Build::new();
+    let from = build.step("/other", build.scratch);
+    let target = build.graph.add(copy("/file"), &[build.scratch, from], "copy", None);
+    let error = build.run(&[target], &memory).await.0.unwrap_err();
+    assert!(error.to_string().starts_with("failed to compute cache key: "), "X5.10: {error}");
+    assert_eq!(ran(&memory), ["/other"]);
+}
