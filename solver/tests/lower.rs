@@ -131,11 +131,8 @@ async fn arguments_and_variables() {
     let options = LowerOptions { build_args, ..Default::default() };
     let given = plan_with("FROM plain\nARG v=${broken:=}\nRUN x", &options).await.unwrap();
     assert_eq!(env(&given), "PATH=/bin v=$x", "D10.6");
-    assert_eq!(
-        error("FROM plain\nARG V\nENV X=${V:?need V}").await,
-        "failed to process \"${V:?need V}\": V: need V",
-        "E63"
-    );
+    let required = error("FROM plain\nARG V\nENV X=\"${V:?need V}\"").await;
+    assert!(required.ends_with("V: need V"), "E63: {required}");
 }
 
 #[tokio::test]
