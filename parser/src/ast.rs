@@ -161,7 +161,7 @@ pub struct Onbuild {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
-    /// The text after the flags. For here-documents see `heredocs` and [`Run::form`].
+    /// The text after the flags. For here-documents see `heredocs` and [`Run::script`](crate::instruction).
     pub command: CommandLine,
     /// Bodies in the order of their markers; empty for an ordinary RUN.
     pub heredocs: Vec<Heredoc>,

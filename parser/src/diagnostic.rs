@@ -1,8 +1,11 @@
-//! What is wrong with a Dockerfile, and how it is shown.
+//! Errors and warnings that point into a Dockerfile, and how they are drawn.
+
+use std::fmt;
+
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
 use crate::span::{LineIndex, Span};
-use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
-use std::fmt;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
@@ -10,17 +13,30 @@ pub enum Severity {
     Warning,
 }
 
-/// A finding at a place in the source.
-#[derive(Clone, Debug, PartialEq)]
+/// One finding. `Display` gives the message in BuildKit's wording, with the suggestion (D22).
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     pub severity: Severity,
-    /// The name of the build check that found it, such as `StageNameCasing`.
+    /// The lint rule of a warning, such as `StageNameCasing` (D21).
     pub rule: Option<&'static str>,
+    /// Without the suggestion.
     pub message: String,
     pub span: Span,
-    /// What was probably meant: shown as `(did you mean X?)` behind the message (D22.1).
+    /// What was probably meant: a word, not a sentence.
     pub suggestion: Option<String>,
     pub notes: Vec<String>,
+}
+
+impl std::error::Error for Diagnostic {}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.suggestion {
+            Some(suggestion) => write!(f, " (did you mean {suggestion}?)"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Diagnostic {
@@ -39,50 +55,66 @@ impl Diagnostic {
         Diagnostic { severity: Severity::Warning, rule: Some(rule), ..Diagnostic::error(message, span) }
     }
 
-    /// The finding under its quoted, underlined source line.
+    pub fn with_suggestion(mut self, suggestion: Option<String>) -> Self {
+        self.suggestion = suggestion;
+        self
+    }
+
+    pub fn with_note(mut self, note: impl Into<String>) -> Self {
+        self.notes.push(note.into());
+        self
+    }
+
+    /// The finding with its source lines underlined, as rustc draws it. `source` is the text that was parsed.
     pub fn render(&self, source: &str, file_name: &str, color: bool) -> String {
         let level = match self.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let end = self.span.end.min(source.len());
-        let start = self.span.start.min(end);
-        // One line is enough to find the place; a here-document of a thousand lines would bury the message.
-        let end = source[start..end].find('\n').map_or(end, |newline| start + newline);
+        let title = match self.rule {
+            Some(rule) => level.primary_title(self.message.as_str()).id(rule),
+            None => level.primary_title(self.message.as_str()),
+        };
+        let (start, end) = clamp(source, self.span);
         let snippet =
             Snippet::source(source).path(file_name).fold(true).annotation(AnnotationKind::Primary.span(start..end));
-        let title = self.to_string();
-        let mut group = level.primary_title(title.as_str()).element(snippet);
+        let mut group = title.element(snippet);
         for note in &self.notes {
             group = group.element(Level::NOTE.message(note.as_str()));
         }
-        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-        renderer.render(&[group])
-    }
-}
-
-impl fmt::Display for Diagnostic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        match &self.suggestion {
-            Some(suggestion) => write!(f, " (did you mean {suggestion}?)"),
-            None => Ok(()),
+        if let Some(suggestion) = &self.suggestion {
+            group = group.element(Level::HELP.message(format!("did you mean {suggestion}?")));
         }
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+        renderer.decor_style(DecorStyle::Ascii).render(&[group])
     }
 }
 
-impl std::error::Error for Diagnostic {}
+/// The span moved onto character boundaries inside the source, so that a diagnostic drawn over another text than the one
+/// that was parsed looks odd instead of panicking. Line ends at the end of the span are left out.
+fn clamp(source: &str, span: Span) -> (usize, usize) {
+    let boundary = |mut at: usize| {
+        at = at.min(source.len());
+        while !source.is_char_boundary(at) {
+            at -= 1;
+        }
+        at
+    };
+    let (start, end) = (boundary(span.start), boundary(span.end.max(span.start)));
+    let text = source.get(start..end).unwrap_or_default();
+    (start, start + text.trim_end_matches(['\n', '\r']).len())
+}
 
 /// The source around a span as BuildKit quotes it: the file and line, then numbered lines between rules, the faulty ones
-/// marked with `>>>` (X5.30, X5.31).
+/// marked with `>>>` (X5.30, X5.31). What of a line is meant is underlined, if it is not all of it.
 pub fn excerpt(source: &str, file_name: &str, span: Span) -> String {
     let (first, last) = LineIndex::new(source).lines(span);
-    let padding = if first == last { 2 } else { 1 };
+    let context = if first == last { 2 } else { 1 };
+    let shown = first.saturating_sub(context).max(1)..=last + context;
     let rule = "-".repeat(20);
     let mut text = format!("{file_name}:{first}\n{rule}\n");
-    let shown = first.saturating_sub(padding).max(1)..=last + padding;
     let mut offset = 0;
-    for (number, line) in source.split('\n').enumerate().map(|(index, line)| (index + 1, line)) {
+    for (number, line) in (1..).zip(source.split('\n')) {
         if shown.contains(&number) {
             let mark = if (first..=last).contains(&number) { ">>>" } else { "   " };
             text.push_str(&format!(" {number:3} | {mark} {}\n", line.trim_end_matches('\r')));
@@ -112,34 +144,31 @@ fn underline(line: &str, span: Span, offset: usize) -> Option<String> {
 mod tests {
     use super::*;
 
-    const SOURCE: &str = "FROM a\nRUN x\nCOPPY a /\nRUN y\n";
-
     #[test]
-    fn renders_the_underlined_line() {
-        let mut diagnostic = Diagnostic::error("unknown instruction: COPPY", Span { start: 13, end: 18 });
-        diagnostic.suggestion = Some("COPY".into());
-        insta::assert_snapshot!(diagnostic.render(SOURCE, "Dockerfile", false), @r#"
-        error: unknown instruction: COPPY (did you mean COPY?)
-         --> Dockerfile:3:1
-          |
-        3 | COPPY a /
-          | ^^^^^
-        "#);
+    fn suggestion_is_part_of_the_text() {
+        let diagnostic =
+            Diagnostic::error("unknown flag: --mont", Span::default()).with_suggestion(Some("mount".into()));
+        assert_eq!(diagnostic.to_string(), "unknown flag: --mont (did you mean mount?)");
     }
 
     #[test]
-    fn excerpts_mark_the_faulty_lines() {
-        let text = excerpt(SOURCE, "Dockerfile", Span { start: 13, end: 18 });
-        insta::assert_snapshot!(text, @r#"
-        Dockerfile:3
-        --------------------
-           1 |     FROM a
-           2 |     RUN x
-           3 | >>> COPPY a /
-             |     ^^^^^
-           4 |     RUN y
-           5 |     
-        --------------------
-        "#);
+    fn excerpts_mark_and_underline() {
+        let source = "FROM a\nRUN b\nRUN c\nRUN d\n";
+        assert_eq!(
+            excerpt(source, "Dockerfile", Span::new(11, 12)),
+            "Dockerfile:2\n--------------------\n   1 |     FROM a\n   2 | >>> RUN b\n     |         ^\n   3 |     RUN c\n   4 |     RUN d\n--------------------\n"
+        );
+        assert_eq!(
+            excerpt(source, "Dockerfile", Span::new(13, 24)),
+            "Dockerfile:3\n--------------------\n   2 |     RUN b\n   3 | >>> RUN c\n   4 | >>> RUN d\n   5 |     \n--------------------\n"
+        );
+        // A span beyond the source is no reason to fail.
+        assert!(excerpt(source, "Dockerfile", Span::new(100, 200)).starts_with("Dockerfile:5"));
+    }
+
+    #[test]
+    fn render_survives_a_span_that_does_not_fit() {
+        let diagnostic = Diagnostic::error("x", Span::new(1, 900));
+        assert!(diagnostic.render("é", "Dockerfile", false).contains("error: x"));
     }
 }

@@ -1,76 +1,87 @@
-//! EXPOSE's port specifications (D15.16 to D15.19): `[ip:][hostport:]port[-port][/proto]`.
+//! Ports of EXPOSE after expansion (D15.16 to D15.19).
 
-/// The ports as the image config lists them, `80/tcp`; one entry for each of a range.
+use std::net::IpAddr;
+
+use crate::quote::quoted;
+
+/// Parses `[ip:][hostport:]port[-port][/proto]` into one `port/proto` for each port of the range. The host's part is checked
+/// and dropped. The error is BuildKit's text.
 pub fn parse_port(text: &str) -> Result<Vec<String>, String> {
-    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = protocol.to_lowercase();
-    if !["tcp", "udp", "sctp"].contains(&protocol.as_str()) {
-        return Err(format!("invalid port: {text:?}: invalid proto: {protocol}"));
+    let mut parts = text.rsplitn(3, ':');
+    let container = parts.next().unwrap_or_default();
+    let host_ports = parts.next().unwrap_or_default();
+    let ip = parts.next().unwrap_or_default();
+
+    let (ports, protocol) = container.split_once('/').unwrap_or((container, ""));
+    if ports.is_empty() {
+        return Err(format!("invalid port: {}: no port specified", quoted(text)));
     }
-    let (host, container) = match ports.rsplit_once(':') {
-        Some((host, container)) => (Some(host), container),
-        None => (None, ports),
+    let protocol = match protocol.to_lowercase() {
+        protocol if protocol.is_empty() => "tcp".to_owned(),
+        protocol if ["tcp", "udp", "sctp"].contains(&protocol.as_str()) => protocol,
+        protocol => return Err(format!("invalid port: {}: invalid proto: {protocol}", quoted(text))),
     };
-    if container.is_empty() {
-        return Err(format!("invalid port: {text:?}: no port specified"));
+    let address = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
+    if !ip.is_empty() && address.parse::<IpAddr>().is_err() {
+        return Err(format!("invalid IP address: {ip}"));
     }
-    let (first, last) =
-        range(container).ok_or_else(|| format!("invalid port: {text:?}: invalid containerPort: {container}"))?;
-    if let Some(host) = host {
-        check_host(host, last - first, text)?;
+    let (first, last) = range(ports).ok_or_else(|| format!("invalid containerPort: {ports}"))?;
+    if !host_ports.is_empty() {
+        let (host_first, host_last) = range(host_ports).ok_or_else(|| format!("invalid hostPort: {host_ports}"))?;
+        if first != last && host_last - host_first != last - first {
+            return Err(format!("invalid ranges specified for container and host Ports: {ports} and {host_ports}"));
+        }
     }
     Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
 }
 
 fn range(text: &str) -> Option<(u16, u16)> {
+    let port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    let (first, last) = (port(first)?, port(last)?);
     (first <= last).then_some((first, last))
-}
-
-/// Address and host port are checked and dropped.
-fn check_host(host: &str, length: u16, text: &str) -> Result<(), String> {
-    let (address, port) = match host.rsplit_once(':') {
-        Some((address, port)) => (Some(address), port),
-        None if host.parse::<std::net::IpAddr>().is_ok() => (Some(host), ""),
-        None => (None, host),
-    };
-    let address = address.map(|address| address.trim_start_matches('[').trim_end_matches(']'));
-    if let Some(address) = address.filter(|address| !address.is_empty())
-        && address.parse::<std::net::IpAddr>().is_err()
-    {
-        return Err(format!("invalid port: {text:?}: invalid IP address: {address}"));
-    }
-    if port.is_empty() {
-        return Ok(());
-    }
-    let (first, last) = range(port).ok_or_else(|| format!("invalid port: {text:?}: invalid hostPort: {port}"))?;
-    match length != 0 && last - first != length {
-        true => Err(format!("invalid port: {text:?}: invalid ranges specified for container and host Ports")),
-        false => Ok(()),
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::parse_port;
+    use super::*;
 
     #[test]
-    fn ports_and_ranges() {
-        assert_eq!(parse_port("80").unwrap(), ["80/tcp"]);
-        assert_eq!(parse_port("443/TCP").unwrap(), ["443/tcp"]);
-        assert_eq!(parse_port("8000-8002/udp").unwrap(), ["8000/udp", "8001/udp", "8002/udp"]);
-        assert_eq!(parse_port("8080:80").unwrap(), ["80/tcp"], "E119");
-        assert_eq!(parse_port("127.0.0.1:8080:80").unwrap(), ["80/tcp"]);
-        for (bad, reason) in [
-            ("80/x", "invalid proto: x"),
-            ("/tcp", "no port specified"),
-            ("x", "invalid containerPort: x"),
-            ("81-80", "invalid containerPort: 81-80"),
-            ("70000", "invalid containerPort: 70000"),
-            ("1-3:80-81", "invalid ranges"),
-        ] {
-            assert!(parse_port(bad).unwrap_err().contains(reason), "{bad}");
+    fn ports() {
+        let cases: &[(&str, &[&str])] = &[
+            ("80", &["80/tcp"]),
+            ("80/UDP", &["80/udp"]),
+            ("80/", &["80/tcp"]),
+            ("8000-8002/sctp", &["8000/sctp", "8001/sctp", "8002/sctp"]),
+            ("8080:80", &["80/tcp"]),
+            ("8080-8090:80", &["80/tcp"]),
+            ("127.0.0.1:8080:80", &["80/tcp"]),
+            ("127.0.0.1::80", &["80/tcp"]),
+            ("[::1]:8080:80", &["80/tcp"]),
+            ("0-0", &["0/tcp"]),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse_port(text).unwrap(), *expected, "{text}");
+        }
+        assert_eq!(parse_port("0-65535").unwrap().len(), 65536);
+    }
+
+    #[test]
+    fn errors() {
+        let cases = [
+            ("80/x", "invalid port: \"80/x\": invalid proto: x"),
+            ("/tcp", "invalid port: \"/tcp\": no port specified"),
+            ("", "no port specified"),
+            ("90-80", "invalid containerPort: 90-80"),
+            ("65536", "invalid containerPort: 65536"),
+            ("+80", "invalid containerPort: +80"),
+            ("1-2-3", "invalid containerPort: 1-2-3"),
+            ("x:80", "invalid hostPort: x"),
+            ("1-3:80-81", "invalid ranges specified for container and host Ports: 80-81 and 1-3"),
+            ("host:1:80", "invalid IP address: host"),
+        ];
+        for (text, message) in cases {
+            assert!(parse_port(text).unwrap_err().contains(message), "{text}");
         }
     }
 }

@@ -1,176 +1,309 @@
-//! Wildcards in COPY sources: Go's `filepath.Match` (D18.15).
+//! Wildcards: Go's `filepath.Match` (D18.15), and the machine that also runs the patterns of `.dockerignore`.
+//!
+//! `*` and `?` do not match `/`; `[a-z]` and `[^a]` are classes; a backslash makes the next character literal. Paths are bytes: a
+//! byte that is not UTF-8 counts as one character, which no literal matches.
+//!
+//! The machine follows all ways through a pattern at once, so that time is bounded by pattern length times path length,
+//! whatever the pattern.
 
-/// A bracket that does not close, or a trailing backslash.
+/// A pattern with an open bracket, an empty class, or a lone backslash at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("syntax error in pattern")]
 pub struct BadPattern;
 
-/// Whether `text` has an unescaped `*`, `?` or `[`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Token {
+    Literal(char),
+    /// `?`: any character but `/`.
+    One,
+    /// Any character in, or not in, the ranges; `/` is like others.
+    Class {
+        negated: bool,
+        ranges: Vec<(char, char)>,
+    },
+    /// `*`: any run without `/`.
+    Star,
+    /// `**` with something behind it: nothing, or anything that ends with `/`.
+    Directories,
+    /// `**` at the end: anything.
+    Everything,
+}
+
+/// Whether the path matches the whole pattern.
+pub fn match_path(pattern: impl AsRef<[u8]>, path: impl AsRef<[u8]>) -> Result<bool, BadPattern> {
+    let pattern = std::str::from_utf8(pattern.as_ref()).map_err(|_| BadPattern)?;
+    Ok(Machine::new(tokens(pattern)?).matches(path.as_ref()))
+}
+
+/// Whether there is an unescaped `*`, `?` or `[`.
 pub fn has_wildcard(text: impl AsRef<[u8]>) -> bool {
-    let mut escaped = false;
-    text.as_ref().iter().any(|byte| {
-        let wild = !escaped && matches!(byte, b'*' | b'?' | b'[');
-        escaped = !escaped && *byte == b'\\';
-        wild
+    let mut chars = text.as_ref().iter().map(|byte| char::from(*byte));
+    while let Some(c) = chars.next() {
+        match c {
+            '*' | '?' | '[' => return true,
+            '\\' => {
+                chars.next();
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Splits a path before the first element with a wildcard: where a walk starts, and the pattern that it follows from there
+/// (X3.7). Without wildcards all is prefix. Escapes in the prefix are removed.
+pub fn split_wildcard(path: &str) -> (String, Option<String>) {
+    let mut at = 0;
+    for element in path.split_inclusive('/') {
+        if has_wildcard(element) {
+            let prefix = path[..at].strip_suffix('/').filter(|prefix| !prefix.is_empty()).unwrap_or(&path[..at]);
+            return (unescaped(prefix), Some(path[at..].to_owned()));
+        }
+        at += element.len();
+    }
+    (unescaped(path), None)
+}
+
+fn unescaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => out.extend(chars.next()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// The tokens of a `filepath.Match` pattern, in which `**` is `*`.
+fn tokens(pattern: &str) -> Result<Vec<Token>, BadPattern> {
+    let mut tokens = Vec::new();
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        match token(c, &mut chars)? {
+            Token::Star if tokens.last() == Some(&Token::Star) => {}
+            token => tokens.push(token),
+        }
+    }
+    Ok(tokens)
+}
+
+/// One token, of which the first character is taken already.
+pub(crate) fn token(first: char, chars: &mut std::str::Chars<'_>) -> Result<Token, BadPattern> {
+    Ok(match first {
+        '*' => Token::Star,
+        '?' => Token::One,
+        '[' => class(chars)?,
+        '\\' => Token::Literal(chars.next().ok_or(BadPattern)?),
+        c => Token::Literal(c),
     })
 }
 
-/// Splits a path in front of the first element that has a wildcard (X3.7).
-pub fn split_wildcard(path: &str) -> (&str, Option<&str>) {
-    let mut start = 0;
-    for element in path.split('/') {
-        if has_wildcard(element) {
-            return (&path[..start], Some(&path[start..]));
-        }
-        start += element.len() + 1;
+fn class(chars: &mut std::str::Chars<'_>) -> Result<Token, BadPattern> {
+    let negated = chars.as_str().starts_with('^');
+    if negated {
+        chars.next();
     }
-    (path, None)
+    let mut ranges = Vec::new();
+    loop {
+        let low = match chars.next().ok_or(BadPattern)? {
+            ']' if !ranges.is_empty() => return Ok(Token::Class { negated, ranges }),
+            ']' | '-' => return Err(BadPattern),
+            '\\' => chars.next().ok_or(BadPattern)?,
+            c => c,
+        };
+        let mut high = low;
+        if chars.as_str().starts_with('-') {
+            chars.next();
+            high = match chars.next().ok_or(BadPattern)? {
+                ']' | '-' => return Err(BadPattern),
+                '\\' => chars.next().ok_or(BadPattern)?,
+                c => c,
+            };
+        }
+        ranges.push((low, high));
+    }
 }
 
-/// Whether all of `path` matches: `*` and `?` stop at `/`, `[a-z]` and `[^a]` are classes, `\` makes the next character literal.
-pub fn match_path(pattern: &[u8], path: &[u8]) -> Result<bool, BadPattern> {
-    let (mut p, mut t) = (0, 0);
-    let mut retry: Option<(usize, usize)> = None;
-    loop {
-        let step = match pattern.get(p) {
-            Some(b'*') => {
-                while pattern.get(p) == Some(&b'*') {
-                    p += 1;
-                }
-                retry = Some((p, t));
-                continue;
-            }
-            Some(b'?') => match path.get(t) {
-                Some(byte) if *byte != b'/' => Some((p + 1, t + character_length(&path[t..]))),
-                _ => None,
-            },
-            Some(b'[') => {
-                let (length, matched) = class(&pattern[p..], path.get(t..).unwrap_or_default())?;
-                match path.get(t) {
-                    Some(byte) if matched && *byte != b'/' => Some((p + length, t + character_length(&path[t..]))),
-                    _ => None,
-                }
-            }
-            Some(b'\\') => match (pattern.get(p + 1).ok_or(BadPattern)?, path.get(t)) {
-                (wanted, Some(byte)) if wanted == byte => Some((p + 2, t + 1)),
-                _ => None,
-            },
-            Some(wanted) if path.get(t) == Some(wanted) => Some((p + 1, t + 1)),
-            None if t == path.len() => return Ok(true),
+/// A character of a path; `None` is a byte that is not UTF-8.
+type PathChar = Option<char>;
+
+fn path_chars(path: &[u8]) -> impl Iterator<Item = PathChar> {
+    path.utf8_chunks().flat_map(|chunk| chunk.valid().chars().map(Some).chain(chunk.invalid().iter().map(|_| None)))
+}
+
+/// A compiled pattern.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    tokens: Vec<Token>,
+    /// Bytes that every match starts and ends with: most paths are refused by these alone.
+    prefix: Vec<u8>,
+    suffix: Vec<u8>,
+}
+
+impl Machine {
+    pub fn new(tokens: Vec<Token>) -> Self {
+        let literal = |token: &Token| match token {
+            Token::Literal(c) => Some(*c),
             _ => None,
         };
-        match (step, retry) {
-            (Some(next), _) => (p, t) = next,
-            (None, Some((after, from))) if path.get(from).is_some_and(|byte| *byte != b'/') => {
-                retry = Some((after, from + 1));
-                (p, t) = (after, from + 1);
+        let prefix: String = tokens.iter().map_while(literal).collect();
+        let suffix: Vec<char> = tokens.iter().rev().map_while(literal).collect();
+        let suffix: String = suffix.into_iter().rev().collect();
+        Machine { tokens, prefix: prefix.into_bytes(), suffix: suffix.into_bytes() }
+    }
+
+    /// What every match starts with.
+    pub fn literal_prefix(&self) -> &[u8] {
+        &self.prefix
+    }
+
+    pub fn matches(&self, path: &[u8]) -> bool {
+        if !path.starts_with(&self.prefix) || !path.ends_with(&self.suffix) {
+            return false;
+        }
+        let mut states = States::new(self.tokens.len());
+        let mut next = States::new(self.tokens.len());
+        self.enter(&mut states, 0);
+        for c in path_chars(path) {
+            next.clear();
+            for index in 0..states.active.len() {
+                self.step(states.active[index], c, &mut next);
             }
-            _ => return Ok(false),
+            std::mem::swap(&mut states, &mut next);
+            if states.active.is_empty() {
+                return false;
+            }
+        }
+        states.is_active[self.tokens.len()]
+    }
+
+    /// Activates the state before token `index`, and those behind tokens that may match nothing.
+    fn enter(&self, states: &mut States, mut index: usize) {
+        while states.add(index) {
+            match self.tokens.get(index) {
+                Some(Token::Star | Token::Directories | Token::Everything) => index += 1,
+                _ => return,
+            }
+        }
+    }
+
+    fn step(&self, index: usize, c: PathChar, next: &mut States) {
+        let Some(token) = self.tokens.get(index) else { return };
+        match token {
+            Token::Literal(expected) if c == Some(*expected) => self.enter(next, index + 1),
+            Token::One if c != Some('/') => self.enter(next, index + 1),
+            Token::Class { negated, ranges } => {
+                let inside = c.is_some_and(|c| ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)));
+                if inside != *negated {
+                    self.enter(next, index + 1);
+                }
+            }
+            Token::Star if c != Some('/') => self.enter(next, index),
+            Token::Everything => self.enter(next, index),
+            Token::Directories => {
+                // Inside a directory name there is no way out but the next `/`.
+                next.add(index);
+                if c == Some('/') {
+                    self.enter(next, index + 1);
+                }
+            }
+            Token::Literal(_) | Token::One | Token::Star => {}
         }
     }
 }
 
-/// The length of a class and whether it holds the first character of `text`.
-fn class(pattern: &[u8], text: &[u8]) -> Result<(usize, bool), BadPattern> {
-    let character = decode(text).0;
-    let mut at = 1;
-    let negated = pattern.get(at) == Some(&b'^');
-    if negated {
-        at += 1;
-    }
-    let mut found = false;
-    let mut first = true;
-    loop {
-        match pattern.get(at) {
-            Some(b']') if !first => return Ok((at + 1, found != negated)),
-            None => return Err(BadPattern),
-            _ => {}
-        }
-        first = false;
-        let (low, length) = class_character(&pattern[at..])?;
-        at += length;
-        let mut high = low;
-        if pattern.get(at) == Some(&b'-') {
-            let (end, length) = class_character(pattern.get(at + 1..).ok_or(BadPattern)?)?;
-            high = end;
-            at += 1 + length;
-        }
-        found |= (low..=high).contains(&character);
-    }
+/// A set of states.
+struct States {
+    active: Vec<usize>,
+    is_active: Vec<bool>,
 }
 
-fn class_character(pattern: &[u8]) -> Result<(u32, usize), BadPattern> {
-    match pattern.first() {
-        None | Some(b'-' | b']') => Err(BadPattern),
-        Some(b'\\') => {
-            let (character, length) = decode(pattern.get(1..).filter(|rest| !rest.is_empty()).ok_or(BadPattern)?);
-            Ok((character, length + 1))
-        }
-        Some(_) => Ok(decode(pattern)),
+impl States {
+    fn new(tokens: usize) -> Self {
+        States { active: Vec::with_capacity(8), is_active: vec![false; tokens + 1] }
     }
-}
 
-fn character_length(text: &[u8]) -> usize {
-    decode(text).1.max(1)
-}
+    fn add(&mut self, index: usize) -> bool {
+        let is_new = !self.is_active[index];
+        if is_new {
+            self.is_active[index] = true;
+            self.active.push(index);
+        }
+        is_new
+    }
 
-/// The first character and its length; a byte that is not UTF-8 is a character of its own.
-fn decode(text: &[u8]) -> (u32, usize) {
-    for length in 1..=text.len().min(4) {
-        if let Ok(valid) = std::str::from_utf8(&text[..length])
-            && let Some(character) = valid.chars().next()
-        {
-            return (character as u32, length);
+    fn clear(&mut self) {
+        for index in self.active.drain(..) {
+            self.is_active[index] = false;
         }
     }
-    (text.first().map_or(u32::MAX, |byte| 0x11_0000 + u32::from(*byte)), 1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
-    fn matches_as_filepath_match() {
-        for (pattern, path, matched) in [
-            ("*.txt", "a.txt", true),
-            ("*.txt", ".txt", true),
+    fn filepath_match() {
+        let cases = [
+            ("abc", "abc", true),
+            ("*", "abc", true),
             ("*", "a/b", false),
-            ("*/b", "a/b", true),
-            ("**/f", "d/f", true),
-            ("**/f", "d/e/f", false),
+            ("*", ".hidden", true),
+            ("*c", "abc", true),
+            ("a*/b", "abc/b", true),
+            ("a*/b", "a/c/b", false),
+            ("**/f", "a/f", true),
+            ("**/f", "a/b/f", false),
+            ("**/f", "f", false),
+            ("a?c", "abc", true),
+            ("a?c", "a/c", false),
             ("a?c", "aéc", true),
-            ("?", "/", false),
             ("[a-c]x", "bx", true),
             ("[^a-c]x", "bx", false),
-            ("[*]", "*", true),
+            ("[^a]x", "/x", true),
+            (r"[\]]", "]", true),
             (r"\*", "*", true),
             (r"\*", "a", false),
-            ("a*b*c", "aXbYbZc", true),
-            ("a*b*c", "aXbY", false),
-            ("s??", "src", true),
+            ("[*]", "*", true),
+            ("a*b*c*d", "aXbYcZd", true),
+            ("a*b*c*d", "aXbYcZ", false),
             ("", "", true),
-        ] {
-            assert_eq!(match_path(pattern.as_bytes(), path.as_bytes()), Ok(matched), "{pattern} {path}");
+            ("[b-a]", "a", false),
+        ];
+        for (pattern, path, expected) in cases {
+            assert_eq!(match_path(pattern, path), Ok(expected), "{pattern} {path}");
         }
-        for bad in ["[", "[]", "[a", "[a-]", "\\"] {
-            assert_eq!(match_path(bad.as_bytes(), b"a"), Err(BadPattern), "{bad}");
+        for pattern in ["[", "[a", "[]a]", "[^]", "[a-]", "[-a]", "a\\", "[\\", "x[a-"] {
+            assert_eq!(match_path(pattern, "zzz"), Err(BadPattern), "{pattern}");
         }
     }
 
     #[test]
-    fn splits_before_the_first_wildcard() {
-        assert_eq!(split_wildcard("/a/b*/c"), ("/a/", Some("b*/c")));
-        assert_eq!(split_wildcard("/a/b"), ("/a/b", None));
-        assert_eq!(split_wildcard(r"/a/\*"), (r"/a/\*", None));
-        assert_eq!(split_wildcard("*"), ("", Some("*")));
+    fn bytes_that_are_no_text() {
+        assert_eq!(match_path("a?c", b"a\xffc"), Ok(true));
+        assert_eq!(match_path("a*", b"a\xff\xfe"), Ok(true));
+        assert_eq!(match_path("[^b]", b"\xff"), Ok(true));
+        assert_eq!(match_path("a\u{fffd}", b"a\xff"), Ok(false));
     }
 
-    proptest! {
-        #[test]
-        fn never_panics(pattern: Vec<u8>, path: Vec<u8>) {
-            let _ = match_path(&pattern, &path);
-        }
+    #[test]
+    fn wildcards_and_splitting() {
+        assert!(has_wildcard("a*") && has_wildcard("[") && has_wildcard(r"\\?"));
+        assert!(!has_wildcard("a") && !has_wildcard(r"\*") && !has_wildcard("\\"));
+        let split = |path: &str| split_wildcard(path);
+        assert_eq!(split("a/b*/c"), ("a".into(), Some("b*/c".into())));
+        assert_eq!(split("/a/b/c?"), ("/a/b".into(), Some("c?".into())));
+        assert_eq!(split("/*"), ("/".into(), Some("*".into())));
+        assert_eq!(split("*"), ("".into(), Some("*".into())));
+        assert_eq!(split(r"a\*/b"), ("a*/b".into(), None));
+    }
+
+    #[test]
+    fn many_stars_take_no_exponential_time() {
+        let pattern = "a*".repeat(200) + "b";
+        assert_eq!(match_path(pattern, "a".repeat(2000)), Ok(false));
     }
 }

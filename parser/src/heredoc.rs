@@ -1,177 +1,123 @@
-//! Here-documents (D5).
+//! Here-documents: markers such as `<<EOF` and the bodies that follow the instruction (D5).
 //!
-//! A marker is a whole word of the instruction line: optional descriptor, `<<`, optional `-`, a name. Words are found as a shell
-//! would, with `\` always the escape. Bodies follow the instruction in the order of their markers. The builder expands
-//! the body of a COPY or ADD unless any part of the name is quoted; a RUN's body it leaves to the shell.
+//! Markers are looked for in the words of the whole instruction line, split by the expander with `\` as the escape whatever the
+//! file says, and with quotes and escapes kept (D5.9). A line that cannot be split has none.
 
+use crate::expand::{ExpandReason, Lexer, Mode, NoVariables};
 use crate::span::Span;
-use nom::Parser;
-use nom::bytes::complete::{tag, take_while};
-use nom::character::complete::{char, digit0, space0};
-use nom::combinator::{all_consuming, opt, rest, verify};
-use std::borrow::Cow;
+use crate::words;
 
-/// A marker and its body.
+/// A here-document: its marker and its body.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Heredoc {
     /// Unquoted (D5.6).
     pub name: String,
-    /// Raw, the newline of the last line included (D5.14).
+    /// As written, line ends included; see [`Heredoc::content`].
     pub body: String,
-    /// Whether variables in the body count (D5.7).
+    /// Whether COPY and ADD expand variables in it: no part of the name is quoted (D5.7).
     pub expand: bool,
-    /// `<<-`: leading tabs are stripped (D5.15).
+    /// `<<-`: leading tabs do not count (D5.15).
     pub strip_tabs: bool,
-    /// The body and its terminator; the marker's line where there is none.
+    /// The body in the file, without the terminator.
     pub span: Span,
 }
 
 impl Heredoc {
-    /// The body as the builder uses it: without leading tabs where `<<-` says so.
-    pub fn content(&self) -> Cow<'_, str> {
+    /// The body as the builder itself uses it: without leading tabs if the marker is `<<-`.
+    pub fn content(&self) -> String {
         if !self.strip_tabs {
-            return Cow::Borrowed(&self.body);
+            return self.body.clone();
         }
-        self.body.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect::<String>().into()
-    }
-
-    /// The marker that `word` is, with an empty body, if it is one. An error for unbalanced quotes in the name.
-    pub fn from_marker(word: &str) -> Option<Result<Heredoc, &'static str>> {
-        let (strip_tabs, raw) = marker(word)?;
-        Some(unquote(raw).map(|(name, quoted)| Heredoc {
-            name,
-            body: String::new(),
-            expand: !quoted,
-            strip_tabs,
-            span: Span::default(),
-        }))
+        self.body.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
     }
 }
 
-/// D5.2 to D5.5: whether tabs are stripped, and the raw name.
-fn marker(word: &str) -> Option<(bool, &str)> {
-    let name = verify(rest, |name: &str| !name.is_empty() && !name.contains('<'));
-    let mut parser = all_consuming((digit0, tag("<<"), opt(char('-')), space0, name));
-    let parsed: nom::IResult<&str, _> = parser.parse(word);
-    let (_, (_, _, dash, _, name)) = parsed.ok()?;
-    Some((dash.is_some(), name))
+/// A marker, before its body is read.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Marker {
+    pub name: String,
+    pub expand: bool,
+    pub strip_tabs: bool,
 }
 
-/// D5.6, D5.7.
-fn unquote(raw: &str) -> Result<(String, bool), &'static str> {
-    let mut name = String::new();
-    let mut quoted = false;
-    let mut rest = raw;
-    while let Some(c) = rest.chars().next() {
-        rest = &rest[c.len_utf8()..];
-        match c {
-            '\\' => {
-                if let Some(escaped) = rest.chars().next() {
-                    name.push(escaped);
-                    rest = &rest[escaped.len_utf8()..];
-                }
-            }
-            '\'' | '"' => {
-                quoted = true;
-                let inside: nom::IResult<&str, &str> = take_while(|inner| inner != c).parse(rest);
-                let Ok((after, inside)) = inside else { return Err("unbalanced quotes in here-document name") };
-                let Some(after) = after.strip_prefix(c) else { return Err("unbalanced quotes in here-document name") };
-                name.push_str(inside);
-                rest = after;
-            }
-            c => name.push(c),
-        }
+impl Marker {
+    /// The marker that a raw word is, if it is one.
+    pub fn parse(word: &str) -> Result<Option<Marker>, ExpandReason> {
+        let Some((strip_tabs, raw)) = words::heredoc_marker(word) else { return Ok(None) };
+        let plain = Mode { keep_unset: true, ..Mode::default() };
+        let with_quotes = Mode { keep_quotes: true, ..plain };
+        let split = |mode| Lexer::new(raw, '\\', &NoVariables, mode).words();
+        let (names, quoted_names) = (split(plain)?, split(with_quotes)?);
+        Ok(match (names.as_slice(), quoted_names.as_slice()) {
+            ([name], [quoted]) => Some(Marker { name: name.clone(), expand: name == quoted, strip_tabs }),
+            _ => None,
+        })
     }
-    Ok((name, quoted))
-}
 
-/// The markers on an instruction line; none if the line does not split into words (D5.9).
-pub(crate) fn markers(line: &str) -> Vec<Result<Heredoc, &'static str>> {
-    match shell_words(line) {
-        Some(words) => words.into_iter().filter_map(Heredoc::from_marker).collect(),
-        None => Vec::new(),
+    pub fn into_heredoc(self) -> Heredoc {
+        let Marker { name, expand, strip_tabs } = self;
+        Heredoc { name, body: String::new(), expand, strip_tabs, span: Span::default() }
     }
 }
 
-/// Whether the whole of `text` is one marker word.
-pub(crate) fn is_one_word(text: &str) -> bool {
-    matches!(shell_words(text).as_deref(), Some([word]) if marker(word).is_some())
-}
-
-/// Splits at blanks, quotes and escapes kept; `None` for an unbalanced quote. `<<` and `<<-` join the word that follows (D5.5).
-fn shell_words(line: &str) -> Option<Vec<&str>> {
-    let mut words = Vec::new();
-    let mut start = None;
-    let mut chars = line.char_indices().peekable();
-    while let Some((at, c)) = chars.next() {
-        if c.is_whitespace() {
-            if let Some(begun) = start
-                && !opens_name(&line[begun..at])
-            {
-                words.push(&line[begun..at]);
-                start = None;
-            }
-            continue;
-        }
-        start.get_or_insert(at);
-        match c {
-            '\\' => {
-                chars.next();
-            }
-            '\'' => {
-                chars.by_ref().find(|(_, c)| *c == '\'')?;
-            }
-            '"' => loop {
-                match chars.next()?.1 {
-                    '\\' => {
-                        chars.next();
-                    }
-                    '"' => break,
-                    _ => {}
-                }
-            },
-            _ => {}
-        }
-    }
-    words.extend(start.map(|begun| &line[begun..]));
-    Some(words)
-}
-
-fn opens_name(word: &str) -> bool {
-    let operator = word.trim_start_matches(|c: char| c.is_ascii_digit()).trim_end();
-    operator == "<<" || operator == "<<-"
+/// All markers of an instruction line, in order.
+pub(crate) fn markers(line: &str) -> Result<Vec<Marker>, ExpandReason> {
+    let raw = Mode { keep_quotes: true, keep_escapes: true, keep_unset: true, ..Mode::default() };
+    let words = Lexer::new(line, '\\', &NoVariables, raw).words().unwrap_or_default();
+    words.iter().filter_map(|word| Marker::parse(word).transpose()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn names(line: &str) -> Vec<(String, bool, bool)> {
-        let markers = markers(line).into_iter().map(Result::unwrap);
-        markers.map(|heredoc| (heredoc.name, heredoc.expand, heredoc.strip_tabs)).collect()
+    fn found(line: &str) -> Vec<(String, bool, bool)> {
+        markers(line).unwrap().into_iter().map(|marker| (marker.name, marker.expand, marker.strip_tabs)).collect()
     }
 
     #[test]
-    fn markers_are_whole_unquoted_words() {
-        let plain = |name: &str| (name.to_owned(), true, false);
-        for (line, expected) in [
-            ("RUN cat <<EOF", vec![plain("EOF")]),
-            ("RUN cat <<A 3<<B", vec![plain("A"), plain("B")]),
-            ("RUN << EOF", vec![plain("EOF")]),
-            ("RUN <<- EOF", vec![("EOF".into(), true, true)]),
-            ("RUN << -EOF", vec![plain("-EOF")]),
-            ("RUN <<-EOF", vec![("EOF".into(), true, true)]),
-            ("RUN <<eo'f'", vec![("eof".into(), false, false)]),
-            (r"RUN <<eo\'f", vec![plain("eo'f")]),
-            ("RUN <<'one two'", vec![("one two".into(), false, false)]),
-            ("RUN <<$EOF", vec![plain("$EOF")]),
-            ("RUN cat <<<x", vec![]),
-            ("RUN echo $((1<<2))", vec![]),
-            ("RUN x<<EOF", vec![]),
-            ("RUN echo \"<<EOF\" '<<EOF'", vec![]),
-            ("RUN echo it's <<EOF", vec![]),
-        ] {
-            assert_eq!(names(line), expected, "{line}");
+    fn names_and_quoting() {
+        let cases = [
+            ("RUN <<EOF", "EOF", true, false),
+            ("RUN 3<<-EOF", "EOF", true, true),
+            ("RUN << EOF", "EOF", true, false),
+            ("RUN <<- EOF", "EOF", true, true),
+            ("RUN << -EOF", "-EOF", true, false),
+            ("RUN <<eo'f'", "eof", false, false),
+            (r"RUN <<eo\'f", "eo'f", true, false),
+            ("RUN <<'one two'", "one two", false, false),
+            ("RUN <<\"EOF\"", "EOF", false, false),
+            ("RUN <<$EOF", "$EOF", true, false),
+            ("RUN <<${EOF}", "${EOF}", true, false),
+        ];
+        for (line, name, expand, strip) in cases {
+            assert_eq!(found(line), [(name.to_owned(), expand, strip)], "{line}");
         }
+        assert_eq!(found("RUN cat <<A 4<<-B > f").len(), 2);
+    }
+
+    #[test]
+    fn what_is_no_marker() {
+        for line in [
+            "RUN cat <<<foo",
+            "RUN echo $((1<<2))",
+            "RUN echo \"<<EOF\"",
+            "RUN echo '<<EOF'",
+            "RUN echo it's <<EOF",
+            "RUN x<<EOF",
+            "RUN <<",
+            "RUN cat <<\"",
+        ] {
+            assert_eq!(found(line), [], "{line}");
+        }
+    }
+
+    #[test]
+    fn content_strips_tabs_only_for_dash() {
+        let mut heredoc = Marker { name: "E".into(), expand: true, strip_tabs: true }.into_heredoc();
+        heredoc.body = "\t\ta\tb\n c\n\t\n".into();
+        assert_eq!(heredoc.content(), "a\tb\n c\n\n");
+        heredoc.strip_tabs = false;
+        assert_eq!(heredoc.content(), heredoc.body);
     }
 }

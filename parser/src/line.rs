@@ -1,284 +1,214 @@
-//! From physical lines to logical ones: directives, comments, continuations and here-document bodies (D1 to D5).
+//! From the file to logical lines: comments dropped, continuations joined, here-document bodies attached (D1, D3 to D5).
+//!
+//! A [`LogicalLine`] remembers where each joined piece came from, so that any slice of its text has a [`Span`] in the file.
 
-use crate::ast::{Directives, Word};
+use crate::ast::Word;
 use crate::diagnostic::Diagnostic;
+use crate::directive::DirectiveRun;
 use crate::heredoc::{self, Heredoc};
+use crate::instruction;
 use crate::span::{Span, Spanned};
-use nom::Parser;
-use nom::bytes::complete::take_while;
-use nom::character::complete::{char, satisfy, space0};
-use nom::combinator::{recognize, rest};
-use nom::sequence::delimited;
 
-/// One instruction, its continuations joined.
-#[derive(Clone, Debug)]
+/// Longest physical line, without its newline (D1.6).
+const MAX_LINE: usize = 65535;
+
+/// One instruction's text, with what surrounds it.
+#[derive(Debug, Default)]
 pub(crate) struct LogicalLine {
+    /// Continuations joined; leading blanks of the first physical line removed.
     pub text: String,
-    /// Where pieces of `text` were written: (offset in `text`, offset in the source).
+    /// Where each joined piece starts: in `text`, and in the source. Ascending.
     pieces: Vec<(usize, usize)>,
-    /// From the first to the last physical line, bodies included (D4.8).
+    /// From the instruction word to the end of the last physical line, here-document bodies included.
     pub span: Span,
+    /// The comment block above (D3.6).
     pub comments: Vec<String>,
+    /// Whether a blank line was skipped inside (D3.5).
+    pub empty_continuation: bool,
     pub heredocs: Vec<Heredoc>,
 }
 
 impl LogicalLine {
-    /// Where a range of `text` was written.
-    pub fn span_of(&self, start: usize, end: usize) -> Span {
-        let at = |offset: usize| {
-            let piece = self.pieces.partition_point(|(begin, _)| *begin <= offset).saturating_sub(1);
-            self.pieces.get(piece).map_or(self.span.start, |(begin, source)| source + (offset - begin))
-        };
-        // The end belongs to the last character, which may stand on another line than what follows it.
-        let last = if end > start { at(end - 1) + 1 } else { at(start) };
-        Span { start: at(start), end: last.max(at(start)) }
-    }
-
-    /// `part`, which must be a slice of `text`, as a word with its place.
-    pub fn word(&self, part: &str) -> Word {
-        Spanned { value: part.to_owned(), span: self.span_of_part(part) }
-    }
-
-    pub fn span_of_part(&self, part: &str) -> Span {
-        let offset = (part.as_ptr() as usize).wrapping_sub(self.text.as_ptr() as usize);
-        if offset > self.text.len() {
+    /// Where a slice of `text` was written. For a text that is no slice of it, the whole line.
+    pub fn span_of(&self, part: &str) -> Span {
+        let start = (part.as_ptr() as usize).wrapping_sub(self.text.as_ptr() as usize);
+        if start > self.text.len() || self.text.len() - start < part.len() {
             return self.span;
         }
-        self.span_of(offset, offset + part.len())
+        let end = match part.len() {
+            0 => self.source_offset(start),
+            length => self.source_offset(start + length - 1) + 1,
+        };
+        Span::new(self.source_offset(start), end)
+    }
+
+    /// A slice of `text` as a word.
+    pub fn word(&self, part: &str) -> Word {
+        Spanned::new(part.to_owned(), self.span_of(part))
+    }
+
+    /// The text's own place: the instruction without here-document bodies.
+    pub fn text_span(&self) -> Span {
+        self.span_of(self.text.trim_end())
+    }
+
+    fn source_offset(&self, offset: usize) -> usize {
+        let after = self.pieces.partition_point(|(text, _)| *text <= offset);
+        match after.checked_sub(1).and_then(|index| self.pieces.get(index)) {
+            Some((text, source)) => source + (offset - text),
+            None => self.span.start,
+        }
+    }
+
+    fn push(&mut self, piece: &str, source_offset: usize) {
+        self.pieces.push((self.text.len(), source_offset));
+        self.text.push_str(piece);
     }
 }
 
-pub(crate) struct Lines {
-    pub directives: Directives,
+/// All logical lines of a file. With errors, the lines that could be read nevertheless.
+#[derive(Debug, Default)]
+pub(crate) struct Reading {
     pub lines: Vec<LogicalLine>,
-    pub warnings: Vec<Diagnostic>,
+    pub escape: char,
+    pub errors: Vec<Diagnostic>,
 }
 
-/// Longer physical lines are refused (D1.6).
-const MAX_LINE: usize = 65535;
-
-/// Splits a source into logical lines.
-pub(crate) fn split(source: &str) -> Result<Lines, Diagnostic> {
-    let directives = directives(source)?;
-    let mut lines = Vec::new();
-    let mut warnings = Vec::new();
-    let mut comments: Vec<String> = Vec::new();
-    let mut physical = Physical { source, at: if source.starts_with('\u{feff}') { 3 } else { 0 } };
-    let mut may_be_directive = true;
-    while let Some(line) = physical.next()? {
-        let start = line.offset;
-        let text = line.text.trim_start();
-        if let Some(comment) = text.strip_prefix('#') {
-            if may_be_directive && directive(text).is_some() {
-                continue;
-            }
-            may_be_directive = false;
-            let comment = comment.trim();
-            if comment.is_empty() {
-                comments.clear();
-            } else {
-                comments.push(comment.to_owned());
-            }
-            continue;
-        }
-        may_be_directive = false;
-        let mut logical = LogicalLine {
-            text: String::new(),
-            pieces: Vec::new(),
-            span: Span { start: start + (line.text.len() - text.len()), end: line.end() },
-            comments: Vec::new(),
-            heredocs: Vec::new(),
-        };
-        let mut continues = logical.push(text, line.end() - text.len(), directives.escape);
-        if !continues && logical.text.is_empty() {
-            continue;
-        }
-        let mut empty_continuation = false;
-        while continues {
-            let Some(line) = physical.next()? else { break };
-            if line.text.trim_start().starts_with('#') {
-                continue;
-            }
-            logical.span.end = line.end();
-            if line.text.trim().is_empty() {
-                empty_continuation = true;
-                continue;
-            }
-            continues = logical.push(line.text, line.offset, directives.escape);
-        }
-        if empty_continuation {
-            warnings.push(Diagnostic::warning(
-                "NoEmptyContinuation",
-                "Empty continuation line in instruction",
-                logical.span,
-            ));
-        }
-        logical.comments = std::mem::take(&mut comments);
-        if logical.text.trim().is_empty() {
-            continue;
-        }
-        if takes_heredocs(&logical.text) {
-            read_bodies(&mut logical, &mut physical)?;
-        }
-        lines.push(logical);
-    }
-    Ok(Lines { directives, lines, warnings })
-}
-
-impl LogicalLine {
-    /// Adds a physical line; says whether the next one belongs to it too (D4.1 to D4.4).
-    fn push(&mut self, text: &str, offset: usize, escape: char) -> bool {
-        let trimmed = text.trim_end_matches([' ', '\t']);
-        let (kept, continues) = match trimmed.strip_suffix(escape) {
-            Some(before) if !before.ends_with(escape) => (before, true),
-            _ => (text, false),
-        };
-        self.pieces.push((self.text.len(), offset));
-        self.text.push_str(kept);
-        continues
-    }
-}
-
-fn read_bodies(logical: &mut LogicalLine, physical: &mut Physical) -> Result<(), Diagnostic> {
-    for marker in heredoc::markers(&logical.text) {
-        let mut heredoc = marker.map_err(|message| Diagnostic::error(message, logical.span))?;
-        let start = physical.at;
-        loop {
-            let Some(line) = physical.next_raw() else {
-                return Err(Diagnostic::error("unterminated heredoc", logical.span));
-            };
-            let end = line.trim_end_matches(['\r', '\n']);
-            let end = if heredoc.strip_tabs { end.trim_start_matches('\t') } else { end };
-            logical.span.end = physical.at - (line.len() - line.trim_end_matches(['\r', '\n']).len());
-            if end == heredoc.name {
-                break;
-            }
-            heredoc.body.push_str(line);
-        }
-        heredoc.span = Span { start, end: logical.span.end };
-        logical.heredocs.push(heredoc);
-    }
-    Ok(())
-}
-
-/// D5.1: RUN, COPY and ADD, also below ONBUILD, and not in JSON form.
-fn takes_heredocs(text: &str) -> bool {
-    if !text.contains("<<") {
-        return false;
-    }
-    let (mut keyword, mut arguments) = split_keyword(text);
-    if keyword.eq_ignore_ascii_case("ONBUILD") {
-        (keyword, arguments) = split_keyword(arguments);
-    }
-    let known = ["RUN", "COPY", "ADD"].iter().any(|name| keyword.eq_ignore_ascii_case(name));
-    known && !crate::json::is_array(crate::flags::after_flags(arguments))
-}
-
-/// The instruction word and the rest, trimmed (D6.1).
-pub(crate) fn split_keyword(text: &str) -> (&str, &str) {
-    let text = text.trim();
-    match text.find(['\t', '\x0b', '\x0c', '\r', ' ']) {
-        Some(end) => (&text[..end], text[end..].trim()),
-        None => (text, &text[text.len()..]),
-    }
-}
-
-struct PhysicalLine<'a> {
-    /// Without its ending.
-    text: &'a str,
-    offset: usize,
-}
-
-impl PhysicalLine<'_> {
-    fn end(&self) -> usize {
-        self.offset + self.text.len()
-    }
-}
-
-struct Physical<'a> {
+/// Physical lines with their offsets and line ends.
+struct PhysicalLines<'a> {
     source: &'a str,
     at: usize,
 }
 
-impl<'a> Physical<'a> {
-    fn next_raw(&mut self) -> Option<&'a str> {
-        let rest = &self.source[self.at..];
-        if rest.is_empty() {
-            return None;
-        }
+impl<'a> Iterator for PhysicalLines<'a> {
+    type Item = (usize, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let start = self.at;
+        let rest = self.source.get(start..).filter(|rest| !rest.is_empty())?;
         let line = rest.split_inclusive('\n').next()?;
         self.at += line.len();
-        Some(line)
-    }
-
-    fn next(&mut self) -> Result<Option<PhysicalLine<'a>>, Diagnostic> {
-        let offset = self.at;
-        let Some(line) = self.next_raw() else { return Ok(None) };
-        if line.len() > MAX_LINE {
-            let span = Span { start: offset, end: offset };
-            return Err(Diagnostic::error(
-                format!("dockerfile line greater than max allowed size of {MAX_LINE}"),
-                span,
-            ));
-        }
-        Ok(Some(PhysicalLine { text: line.trim_end_matches(['\r', '\n']), offset }))
+        Some((start, line))
     }
 }
 
-/// D2.3 to D2.12. `syntax` and `check` are also found below a shebang (D2.9); `escape` is not (D2.10).
-fn directives(source: &str) -> Result<Directives, Diagnostic> {
-    let mut found = Directives { syntax: None, escape: '\\', check: None };
-    let mut has_escape = false;
-    let mut offset = if source.starts_with('\u{feff}') { 3 } else { 0 };
-    let mut below_shebang = false;
-    for (index, line) in source[offset..].split_inclusive('\n').enumerate() {
-        let start = offset;
-        offset += line.len();
-        let text = line.trim_end_matches(['\r', '\n']);
-        if index == 0 && text.starts_with("#!") {
-            below_shebang = true;
+pub(crate) fn read(source: &str) -> Reading {
+    let bom = if source.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
+    let mut physical = PhysicalLines { source, at: bom };
+    let mut directives = DirectiveRun::default();
+    let mut reading = Reading::default();
+    let mut comments = Vec::new();
+
+    if let Some(error) = too_long(source) {
+        reading.escape = directives.escape;
+        reading.errors.push(error);
+        return reading;
+    }
+    while let Some((start, raw)) = physical.next() {
+        let line = raw.trim_end_matches(['\n', '\r']);
+        let text = line.trim_start();
+        let start = start + line.len() - text.len();
+        match directives.accept(text, Span::new(start, start + text.len())) {
+            Ok(true) => continue,
+            Ok(false) => {}
+            // Without knowing the escape nothing behind it can be read.
+            Err(error) => {
+                reading.errors.push(error);
+                break;
+            }
+        }
+        if let Some(comment) = text.strip_prefix('#') {
+            match comment.trim() {
+                "" => comments.clear(),
+                comment => comments.push(comment.to_owned()),
+            }
             continue;
         }
-        let Some((name, value)) = directive(text.trim_start()) else { break };
-        let indented = text.starts_with(char::is_whitespace);
-        let at = start + text.len() - text.trim_start().len();
-        let word = Spanned { value: value.to_owned(), span: Span { start: at, end: start + text.len() } };
-        let twice = match name.as_str() {
-            "escape" => {
-                if !below_shebang {
-                    found.escape = match value {
-                        "\\" => '\\',
-                        "`" => '`',
-                        _ => {
-                            let message = format!("invalid escape token '{value}' does not match ` or \\");
-                            return Err(Diagnostic::error(message, word.span));
-                        }
-                    };
-                }
-                std::mem::replace(&mut has_escape, true)
-            }
-            // These two are looked for without trimming (D2.8).
-            "syntax" if !indented => found.syntax.replace(word.clone()).is_some(),
-            "check" if !indented => found.check.replace(word.clone()).is_some(),
-            _ => false,
-        };
-        if twice {
-            return Err(Diagnostic::error(format!("only one {name} parser directive can be used"), word.span));
+        if text.is_empty() {
+            continue;
         }
+        let mut logical = join(text, start, &mut physical, directives.escape);
+        logical.comments = std::mem::take(&mut comments);
+        if let Err(error) = attach_heredocs(&mut logical, &mut physical, directives.escape) {
+            reading.errors.push(error);
+        }
+        reading.lines.push(logical);
     }
-    Ok(found)
+    reading.escape = directives.escape;
+    if reading.lines.is_empty() && reading.errors.is_empty() {
+        reading.errors.push(Diagnostic::error("file with no instructions", Span::new(0, 0)));
+    }
+    reading
 }
 
-/// The lower-cased name and the value of a directive line (D2.2).
-fn directive(line: &str) -> Option<(String, &str)> {
-    let name = recognize((satisfy(|c| c.is_ascii_alphabetic()), take_while(|c: char| c.is_ascii_alphanumeric())));
-    let mut parser = (char('#'), space0, name, delimited(space0, char('='), space0), rest);
-    let parsed: nom::IResult<&str, _> = parser.parse(line);
-    let (_, (_, _, name, _, value)) = parsed.ok()?;
-    let name = name.to_ascii_lowercase();
-    let value = value.trim();
-    let known = ["syntax", "escape", "check"].contains(&name.as_str());
-    (known && !value.is_empty()).then_some((name, value))
+fn too_long(source: &str) -> Option<Diagnostic> {
+    let (start, line) = PhysicalLines { source, at: 0 }
+        .find(|(_, line)| line.len() > MAX_LINE && line.trim_end_matches('\n').len() > MAX_LINE)?;
+    let message = format!("dockerfile line greater than max allowed size of {MAX_LINE}");
+    Some(Diagnostic::error(message, Span::new(start, start + line.len())))
+}
+
+/// Joins the physical lines of one instruction, of which the first is given (D4).
+fn join(first: &str, start: usize, physical: &mut PhysicalLines<'_>, escape: char) -> LogicalLine {
+    let mut logical = LogicalLine { span: Span::new(start, start + first.len()), ..LogicalLine::default() };
+    let mut line = (start, first);
+    loop {
+        let Some(text) = continued(line.1, escape) else {
+            logical.push(line.1, line.0);
+            return logical;
+        };
+        logical.push(text, line.0);
+        line = loop {
+            let Some((start, raw)) = physical.next() else { return logical };
+            let next = raw.trim_end_matches(['\n', '\r']);
+            logical.span.end = start + next.len();
+            match next.trim_start() {
+                "" => logical.empty_continuation = true,
+                text if text.starts_with('#') => {}
+                _ => break (start, next),
+            }
+        };
+    }
+}
+
+/// The line without its continuation mark, if it has one: an escape before blanks at the end, not itself preceded by one (D4.1
+/// to D4.3).
+fn continued(line: &str, escape: char) -> Option<&str> {
+    let text = line.trim_end_matches([' ', '\t']).strip_suffix(escape)?;
+    (!text.ends_with(escape)).then_some(text)
+}
+
+/// Reads the bodies that the line's markers announce (D5.10 to D5.14).
+fn attach_heredocs(
+    logical: &mut LogicalLine,
+    physical: &mut PhysicalLines<'_>,
+    escape: char,
+) -> Result<(), Diagnostic> {
+    if !logical.text.contains("<<") || !instruction::may_have_heredocs(&logical.text, escape) {
+        return Ok(());
+    }
+    let markers =
+        heredoc::markers(&logical.text).map_err(|reason| Diagnostic::error(reason.to_string(), logical.text_span()))?;
+    for marker in markers {
+        let mut heredoc = marker.into_heredoc();
+        heredoc.span = Span::new(physical.at, physical.at);
+        loop {
+            let Some((start, raw)) = physical.next() else {
+                let message = format!("there is no line `{}` that would end the here-document", heredoc.name);
+                return Err(Diagnostic::error("unterminated heredoc", logical.text_span()).with_note(message));
+            };
+            let line = raw.trim_end_matches(['\n', '\r']);
+            logical.span.end = start + line.len();
+            let line = if heredoc.strip_tabs { line.trim_start_matches('\t') } else { line };
+            if line == heredoc.name {
+                break;
+            }
+            heredoc.body.push_str(raw);
+            heredoc.span.end = physical.at;
+        }
+        logical.heredocs.push(heredoc);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -286,66 +216,54 @@ mod tests {
     use super::*;
 
     fn texts(source: &str) -> Vec<String> {
-        split(source).unwrap().lines.into_iter().map(|line| line.text).collect()
+        read(source).lines.into_iter().map(|line| line.text).collect()
     }
 
     #[test]
-    fn directives_stand_at_the_top() {
-        for (id, source, escape) in [
-            ("E1", "#!/usr/bin/x\n# escape=`\nFROM a", '\\'),
-            ("E3", "\n# escape=`\nFROM a", '\\'),
-            ("E4", "# note\n# escape=`", '\\'),
-            ("E5", "# foo=bar\n# escape=`", '\\'),
-            ("E6", "# EsCaPe=`", '`'),
-            ("E10", "\u{feff}# escape=`", '`'),
-            ("D2.5", "# escape=\n# escape=`", '\\'),
-            ("D2.8", "  # escape=`", '`'),
-        ] {
-            assert_eq!(split(source).unwrap().directives.escape, escape, "{id}");
-        }
-        let message = |source| split(source).err().unwrap().message;
-        assert_eq!(message("# escape=`\n# escape=`"), "only one escape parser directive can be used", "E7");
-        assert!(message("# escape=x").contains("invalid escape token"), "E8");
-        assert_eq!(split("#!/x\n# check=skip=all\nFROM a").unwrap().directives.check.unwrap().value, "skip=all", "E2");
-    }
-
-    #[test]
-    fn continuations_join_verbatim() {
-        for (id, source, text) in [
-            ("E11", "RUN a \\\r\n b\r\n", "RUN a  b"),
-            ("E12", "RUN a \\  \n b", "RUN a  b"),
-            ("E13", "ENV C x\\\\\nENV D y", "ENV C x\\\\"),
-            ("E14", "ENV E hello\\\n\\\nworld", "ENV E helloworld"),
-            ("E15", "RUN a && \\\n# note \\\n b", "RUN a &&  b"),
-            ("E16", "RUN a \\\n\n b", "RUN a  b"),
-            ("E17", "RUN x \\", "RUN x "),
-            ("E18", "RUN echo a # b", "RUN echo a # b"),
-            ("E20", "RUN echo \"x\\\n# y\\\nz\"", "RUN echo \"xz\""),
-        ] {
-            assert_eq!(texts(source)[0], text, "{id}");
+    fn continuations_and_comments() {
+        let cases: &[(&str, &[&str])] = &[
+            ("RUN a \\  \n b", &["RUN a  b"]),
+            ("ab\\\ncd", &["abcd"]),
+            ("a\\\n\\\nb", &["ab"]),
+            ("a \\\\\nb", &["a \\\\", "b"]),
+            ("a \\\\\\\nb", &["a \\\\\\", "b"]),
+            ("  a \\\n# c \\\n  # d\n b", &["a  b"]),
+            ("a \\\n\n b", &["a  b"]),
+            ("a \\", &["a "]),
+            ("\\\na", &["a"]),
+            ("a\r\n\r\nb \\\r\nc\r\n", &["a", "b c"]),
+            ("\u{feff}a", &["a"]),
+            ("# escape=`\na `\nb\\\nc", &["a b\\", "c"]),
+        ];
+        for (source, expected) in cases {
+            assert_eq!(texts(source), *expected, "{source:?}");
         }
     }
 
     #[test]
-    fn spans_lead_back_to_the_source() {
-        let source = "FROM a\nRUN one \\\n  two\n";
-        let lines = split(source).unwrap().lines;
-        let two = lines[1].text.find("two").unwrap();
-        let span = lines[1].span_of(two, two + 3);
-        assert_eq!(&source[span.start..span.end], "two");
-        assert_eq!(&source[lines[1].span.start..lines[1].span.end], "RUN one \\\n  two");
+    fn slices_know_their_place() {
+        let source = "# x\nRUN one \\\n  two";
+        let reading = read(source);
+        let line = &reading.lines[0];
+        let two = &line.text[line.text.find("two").unwrap()..];
+        assert_eq!(&source[line.span_of(two).start..line.span_of(two).end], "two");
+        assert_eq!(line.span, Span::new(4, source.len()));
+        let across = line.span_of(&line.text[4..]);
+        assert_eq!(&source[across.start..across.end], "one \\\n  two");
+        assert_eq!(line.span_of("elsewhere"), line.span);
     }
 
     #[test]
-    fn bodies_follow_their_markers() {
-        let lines = split("COPY <<A <<-B /d/\nB\nA\n\tA\n\tB\nRUN x").unwrap().lines;
-        assert_eq!(lines.len(), 2);
-        let bodies: Vec<_> = lines[0].heredocs.iter().map(|heredoc| heredoc.content().into_owned()).collect();
-        assert_eq!(bodies, ["B\n", "A\n"]);
-        for open in ["COPY <<EOF /f\nx\nEOF ", "RUN <<EOF\nx"] {
-            assert_eq!(split(open).err().unwrap().message, "unterminated heredoc", "E38");
-        }
-        assert_eq!(texts("USER <<X\nX"), ["USER <<X", "X"], "E26");
-        assert_eq!(texts("RUN [\"<<EOF\"]\nX"), ["RUN [\"<<EOF\"]", "X"], "E24");
+    fn comments_above_an_instruction() {
+        let reading = read("# a\n# b\n\nX\n# c\n#\n# d\nY\nZ");
+        let comments: Vec<_> = reading.lines.iter().map(|line| line.comments.join(",")).collect();
+        assert_eq!(comments, ["a,b", "d", ""]);
+    }
+
+    #[test]
+    fn long_lines_are_refused() {
+        assert!(read(&format!("RUN {}", "x".repeat(MAX_LINE - 4))).errors.is_empty());
+        let errors = read(&format!("RUN {}\n", "x".repeat(MAX_LINE - 3))).errors;
+        assert!(errors[0].message.contains("max allowed size of 65535"));
     }
 }

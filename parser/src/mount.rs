@@ -1,40 +1,56 @@
-//! `RUN --mount` values (D17): one CSV record of `key=value` fields and bare flags, evaluated from left to right.
+//! `RUN --mount` (D17): one CSV record of options, evaluated from left to right.
+
+mod csv;
+mod size;
 
 use crate::expand::ExpandError;
+use crate::quote::quoted;
 use crate::suggest;
 
-/// A mount, by its type.
-#[derive(Clone, Debug, PartialEq)]
+/// A mount of a RUN. Targets and sources are as written: joining with WORKDIR, defaults that depend on it and looking up
+/// `from` are the caller's (D17.9, D17.10).
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mount {
-    Bind(Bind),
-    Cache(Cache),
-    Tmpfs(Tmpfs),
-    Secret(Secret),
-    Ssh(Ssh),
+    /// A path of a stage, image or context.
+    Bind { target: Option<String>, from: Option<String>, source: Option<String>, readonly: bool },
+    /// A directory that outlives the build.
+    Cache {
+        target: Option<String>,
+        id: Option<String>,
+        sharing: Sharing,
+        from: Option<String>,
+        source: Option<String>,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        readonly: bool,
+    },
+    /// `size` in bytes.
+    Tmpfs { target: Option<String>, size: Option<u64>, readonly: bool },
+    /// A secret, as a file, as an environment variable, or both.
+    Secret {
+        /// From `id`, else `source`, else the base name of the target.
+        id: String,
+        target: Option<String>,
+        env: Option<String>,
+        required: bool,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    },
+    /// The socket of an SSH agent.
+    Ssh {
+        id: Option<String>,
+        target: Option<String>,
+        required: bool,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    },
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Bind {
-    pub target: Option<String>,
-    pub from: Option<String>,
-    pub source: Option<String>,
-    pub readonly: bool,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Cache {
-    pub target: Option<String>,
-    pub id: Option<String>,
-    pub from: Option<String>,
-    pub source: Option<String>,
-    pub sharing: Sharing,
-    pub readonly: bool,
-    pub mode: Option<u32>,
-    pub uid: Option<u32>,
-    pub gid: Option<u32>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Who may use a cache mount at the same time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Sharing {
     #[default]
     Shared,
@@ -42,277 +58,298 @@ pub enum Sharing {
     Locked,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tmpfs {
-    pub target: Option<String>,
-    pub readonly: bool,
-    /// Bytes.
-    pub size: Option<u64>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Secret {
-    pub target: Option<String>,
-    pub id: Option<String>,
-    pub source: Option<String>,
-    pub env: Option<String>,
-    pub required: bool,
-    pub mode: Option<u32>,
-    pub uid: Option<u32>,
-    pub gid: Option<u32>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Ssh {
-    pub target: Option<String>,
-    pub id: Option<String>,
-    pub required: bool,
-    pub mode: Option<u32>,
-    pub uid: Option<u32>,
-    pub gid: Option<u32>,
-}
-
+/// Why a `--mount` is wrong. `Display` is BuildKit's text, without the suggestion.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MountError {
-    #[error("{0}")]
-    Invalid(String),
-    #[error("{message} (did you mean {suggestion}?)")]
-    DidYouMean { message: String, suggestion: String },
-    #[error("failed to process mount option {value:?}: {error}")]
-    Expand { value: String, error: ExpandError },
+    #[error("failed to parse csv mounts: {0}")]
+    Csv(&'static str),
+    #[error("'from' doesn't support variable expansion, define alias stage instead")]
+    FromVariable,
+    #[error("unsupported mount type {}", quoted(.value))]
+    Type { value: String, suggestion: Option<String> },
+    #[error("unsupported sharing value {}", quoted(.value))]
+    Sharing { value: String, suggestion: Option<String> },
+    #[error("unexpected key '{key}' in '{field}'")]
+    Key { key: String, field: String, suggestion: Option<String> },
+    #[error("unexpected key '{key}' for mount type '{kind}'")]
+    KeyForType { key: String, kind: &'static str },
+    #[error("invalid field '{0}' must be a key=value pair")]
+    NoValue(String),
+    #[error("invalid value for {key}: {value}")]
+    Value { key: String, value: String },
+    #[error("invalid value {value} for {key}")]
+    Number { key: &'static str, value: String },
+    #[error("{key} not allowed for \"{kind}\" type mounts")]
+    NotAllowed { key: &'static str, kind: &'static str },
+    #[error("secret mount should not have a from")]
+    SecretFrom,
+    #[error("secret mount should not define sharing")]
+    SecretSharing,
+    #[error("invalid secret mount. one of source, target required")]
+    SecretWithoutId,
+    #[error("both source and id can't be set")]
+    SecretSourceAndId,
+    #[error("invalid cache sharing set for {0} mount")]
+    SharingForType(&'static str),
+    #[error("ssh does not support source")]
+    SshSource,
+    #[error(transparent)]
+    Expand(#[from] ExpandError),
 }
 
-const KEYS: [&str; 18] = [
+impl MountError {
+    /// The word that was probably meant.
+    pub fn suggestion(&self) -> Option<&str> {
+        match self {
+            MountError::Type { suggestion, .. }
+            | MountError::Sharing { suggestion, .. }
+            | MountError::Key { suggestion, .. } => suggestion.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Bind,
+    Cache,
+    Tmpfs,
+    Secret,
+    Ssh,
+}
+
+const KINDS: [(&str, Kind); 5] = [
+    ("bind", Kind::Bind),
+    ("cache", Kind::Cache),
+    ("tmpfs", Kind::Tmpfs),
+    ("secret", Kind::Secret),
+    ("ssh", Kind::Ssh),
+];
+const SHARING: [(&str, Sharing); 3] =
+    [("shared", Sharing::Shared), ("private", Sharing::Private), ("locked", Sharing::Locked)];
+const KEYS: [&str; 19] = [
     "type",
     "from",
     "source",
-    "src",
     "target",
-    "dst",
-    "destination",
     "readonly",
-    "ro",
-    "readwrite",
-    "rw",
-    "required",
-    "size",
     "id",
     "sharing",
+    "required",
+    "size",
     "mode",
     "uid",
     "gid",
+    "src",
+    "dst",
+    "destination",
+    "ro",
+    "rw",
+    "readwrite",
+    "env",
 ];
-const TYPES: [&str; 5] = ["bind", "cache", "tmpfs", "secret", "ssh"];
 
-/// Fields as given, before it is known which type they belong to.
-#[derive(Default)]
-struct Fields {
-    kind: Option<String>,
+impl Kind {
+    fn name(self) -> &'static str {
+        KINDS.iter().find(|(_, kind)| *kind == self).map_or("bind", |(name, _)| name)
+    }
+}
+
+/// The options as they come, before the type says which of them matter.
+#[derive(Debug, Default)]
+struct Options {
     from: Option<String>,
     source: Option<String>,
     target: Option<String>,
+    id: Option<String>,
+    env: Option<String>,
     readonly: Option<bool>,
     required: bool,
     size: Option<u64>,
-    id: Option<String>,
     sharing: Option<Sharing>,
     mode: Option<u32>,
     uid: Option<u32>,
     gid: Option<u32>,
-    env: Option<String>,
 }
 
 impl Mount {
-    /// Parses a flag's value; `expand` gives each option's value its final form (D17.5).
-    pub fn parse(raw: &str, expand: &mut dyn FnMut(&str) -> Result<String, ExpandError>) -> Result<Mount, MountError> {
-        let mut fields = Fields::default();
-        for field in csv(raw)? {
-            match field.split_once('=') {
-                None => fields.flag(&field)?,
-                Some((key, value)) => {
-                    let key = key.to_lowercase();
-                    if key == "from" && value.trim_end_matches('$').contains('$') {
-                        let message = "'from' doesn't support variable expansion, define alias stage instead";
-                        return invalid(message);
-                    }
-                    let value = if key == "from" {
-                        value.to_owned()
-                    } else {
-                        expand(value).map_err(|error| MountError::Expand { value: value.to_owned(), error })?
-                    };
-                    fields.set(&key, value, &field)?;
-                }
+    /// What is wrong with a mount before any expansion: the CSV, and variables in `from` (D17.5, D17.6).
+    pub(crate) fn check(raw: &str) -> Result<(), MountError> {
+        for field in csv::record(raw).map_err(MountError::Csv)? {
+            if let Some((key, value)) = field.split_once('=')
+                && key.eq_ignore_ascii_case("from")
+                && value.split_once('$').is_some_and(|(_, after)| !after.is_empty())
+            {
+                return Err(MountError::FromVariable);
             }
         }
-        fields.finish()
+        Ok(())
     }
 
-    /// As written.
+    /// Parses the value of a `--mount`; `expand` is applied to the value of each option.
+    pub fn parse(raw: &str, expand: &mut dyn FnMut(&str) -> Result<String, ExpandError>) -> Result<Mount, MountError> {
+        Mount::check(raw)?;
+        let mut kind = Kind::Bind;
+        let mut options = Options::default();
+        for field in csv::record(raw).map_err(MountError::Csv)? {
+            let Some((key, value)) = field.split_once('=') else {
+                options.set_bare(&field, kind)?;
+                continue;
+            };
+            let key = key.to_lowercase();
+            let value = expand(value)?;
+            if key == "type" {
+                kind = choose(&KINDS, &value)
+                    .map_err(|suggestion| MountError::Type { value: value.clone(), suggestion })?;
+            } else {
+                options.set(&field, &key, value, kind)?;
+            }
+        }
+        options.finish(kind)
+    }
+
     pub fn target(&self) -> Option<&str> {
-        let target = match self {
-            Mount::Bind(bind) => &bind.target,
-            Mount::Cache(cache) => &cache.target,
-            Mount::Tmpfs(tmpfs) => &tmpfs.target,
-            Mount::Secret(secret) => &secret.target,
-            Mount::Ssh(ssh) => &ssh.target,
-        };
-        target.as_deref()
+        match self {
+            Mount::Bind { target, .. }
+            | Mount::Cache { target, .. }
+            | Mount::Tmpfs { target, .. }
+            | Mount::Secret { target, .. }
+            | Mount::Ssh { target, .. } => target.as_deref(),
+        }
     }
 
-    /// The stage, context or image that it takes files from.
+    /// The stage, context or image that a bind or cache mount names.
     pub fn from(&self) -> Option<&str> {
         match self {
-            Mount::Bind(bind) => bind.from.as_deref(),
-            Mount::Cache(cache) => cache.from.as_deref(),
+            Mount::Bind { from, .. } | Mount::Cache { from, .. } => from.as_deref(),
             _ => None,
         }
     }
 
-    pub fn is_readonly(&self) -> bool {
+    pub fn readonly(&self) -> bool {
         match self {
-            Mount::Bind(bind) => bind.readonly,
-            Mount::Cache(cache) => cache.readonly,
-            Mount::Tmpfs(tmpfs) => tmpfs.readonly,
-            Mount::Secret(_) | Mount::Ssh(_) => true,
+            Mount::Bind { readonly, .. } | Mount::Cache { readonly, .. } | Mount::Tmpfs { readonly, .. } => *readonly,
+            Mount::Secret { .. } | Mount::Ssh { .. } => true,
         }
     }
 }
 
-impl Fields {
-    fn kind(&self) -> &str {
-        self.kind.as_deref().unwrap_or("bind")
-    }
-
-    fn flag(&mut self, field: &str) -> Result<(), MountError> {
+impl Options {
+    fn set_bare(&mut self, field: &str, kind: Kind) -> Result<(), MountError> {
         match field.to_lowercase().as_str() {
             "readonly" | "ro" => self.readonly = Some(true),
             "readwrite" | "rw" => self.readonly = Some(false),
-            "required" => return self.set("required", "true".into(), field),
-            _ => return invalid(format!("invalid field '{field}' must be a key=value pair")),
+            key @ "required" => {
+                allowed(key, kind, &[Kind::Secret, Kind::Ssh])?;
+                self.required = true;
+            }
+            _ => return Err(MountError::NoValue(field.to_owned())),
         }
         Ok(())
     }
 
-    fn set(&mut self, key: &str, value: String, field: &str) -> Result<(), MountError> {
+    fn set(&mut self, field: &str, key: &str, value: String, kind: Kind) -> Result<(), MountError> {
         match key {
-            "type" => {
-                let kind = value.to_lowercase();
-                if !TYPES.contains(&kind.as_str()) {
-                    return unknown(format!("unsupported mount type {value:?}"), &TYPES, &kind);
-                }
-                self.kind = Some(kind);
-            }
-            "from" => self.from = Some(value),
-            "source" | "src" => self.source = Some(value),
-            "target" | "dst" | "destination" => self.target = Some(value),
+            // Empty values are as good as none.
+            "from" => self.from = non_empty(value),
+            "source" | "src" => self.source = non_empty(value),
+            "target" | "dst" | "destination" => self.target = non_empty(value),
+            "id" => self.id = non_empty(value),
+            "env" => self.env = non_empty(value),
             "readonly" | "ro" => self.readonly = Some(boolean(key, &value)?),
             "readwrite" | "rw" => self.readonly = Some(!boolean(key, &value)?),
-            // These two look at the type seen so far (D17.4).
-            "required" if matches!(self.kind(), "secret" | "ssh") => self.required = boolean(key, &value)?,
-            "size" if self.kind() == "tmpfs" => self.size = Some(size(&value)?),
-            "required" | "size" => {
-                return invalid(format!("unexpected key '{key}' for mount type '{}'", self.kind()));
+            "required" => {
+                allowed(key, kind, &[Kind::Secret, Kind::Ssh])?;
+                self.required = boolean(key, &value)?;
             }
-            "id" => self.id = Some(value),
+            "size" => {
+                allowed(key, kind, &[Kind::Tmpfs])?;
+                let size = size::parse(&value).ok_or_else(|| MountError::Value { key: key.to_owned(), value })?;
+                self.size = Some(size);
+            }
             "sharing" => {
-                self.sharing = Some(match value.to_lowercase().as_str() {
-                    "shared" => Sharing::Shared,
-                    "private" => Sharing::Private,
-                    "locked" => Sharing::Locked,
-                    other => {
-                        let message = format!("unsupported sharing value {value:?}");
-                        return unknown(message, &["shared", "private", "locked"], other);
-                    }
-                });
+                let sharing = choose(&SHARING, &value)
+                    .map_err(|suggestion| MountError::Sharing { value: value.clone(), suggestion })?;
+                self.sharing = Some(sharing);
             }
-            "mode" => self.mode = Some(number(key, &value, 8)?),
-            "uid" => self.uid = Some(number(key, &value, 10)?),
-            "gid" => self.gid = Some(number(key, &value, 10)?),
-            "env" => self.env = Some(value),
-            _ => return unknown(format!("unexpected key '{key}' in '{field}'"), &KEYS, key),
+            "mode" => self.mode = Some(number("mode", &value, 8)?),
+            "uid" => self.uid = Some(number("uid", &value, 10)?),
+            "gid" => self.gid = Some(number("gid", &value, 10)?),
+            _ => {
+                let suggestion = suggest::closest(KEYS, key);
+                return Err(MountError::Key { key: key.to_owned(), field: field.to_owned(), suggestion });
+            }
         }
         Ok(())
     }
 
-    fn finish(self) -> Result<Mount, MountError> {
-        let kind = self.kind().to_owned();
-        if matches!(kind.as_str(), "bind" | "tmpfs") {
-            for (key, given) in [("mode", self.mode), ("uid", self.uid), ("gid", self.gid)] {
-                if given.is_some() {
-                    return invalid(format!("{key} not allowed for {kind:?} type mounts"));
-                }
+    fn finish(self, kind: Kind) -> Result<Mount, MountError> {
+        let Options { from, source, target, id, env, readonly, required, size, sharing, mode, uid, gid } = self;
+        if matches!(kind, Kind::Bind | Kind::Tmpfs) {
+            let given = [("mode", mode.is_some()), ("uid", uid.is_some()), ("gid", gid.is_some())];
+            if let Some((key, _)) = given.into_iter().find(|(_, is_given)| *is_given) {
+                return Err(MountError::NotAllowed { key, kind: kind.name() });
             }
         }
-        if kind != "cache" && self.sharing.is_some() {
-            return invalid(format!("invalid cache sharing set for {kind} mount"));
+        if kind == Kind::Secret && from.is_some() {
+            return Err(MountError::SecretFrom);
         }
-        if kind == "secret" && self.from.is_some() {
-            return invalid("secret mount should not have a from");
+        if kind == Kind::Secret && sharing.is_some() {
+            return Err(MountError::SecretSharing);
         }
-        Ok(match kind.as_str() {
-            "cache" => Mount::Cache(Cache {
-                target: self.target,
-                id: self.id,
-                from: self.from,
-                source: self.source,
-                sharing: self.sharing.unwrap_or_default(),
-                readonly: self.readonly.unwrap_or(false),
-                mode: self.mode,
-                uid: self.uid,
-                gid: self.gid,
-            }),
-            "tmpfs" => {
-                Mount::Tmpfs(Tmpfs { target: self.target, readonly: self.readonly.unwrap_or(false), size: self.size })
+        if kind != Kind::Cache && sharing.is_some() {
+            return Err(MountError::SharingForType(kind.name()));
+        }
+        Ok(match kind {
+            Kind::Bind => Mount::Bind { target, from, source, readonly: readonly.unwrap_or(true) },
+            Kind::Cache => Mount::Cache {
+                target,
+                id,
+                sharing: sharing.unwrap_or_default(),
+                from,
+                source,
+                mode,
+                uid,
+                gid,
+                readonly: readonly.unwrap_or(false),
+            },
+            Kind::Tmpfs => Mount::Tmpfs { target, size, readonly: readonly.unwrap_or(false) },
+            Kind::Secret => {
+                let id = secret_id(id, source, target.as_deref())?;
+                Mount::Secret { id, target, env, required, mode, uid, gid }
             }
-            "secret" => {
-                if self.id.is_some() && self.source.is_some() {
-                    return invalid("both source and id can't be set");
-                }
-                if self.id.is_none() && self.source.is_none() && self.target.is_none() {
-                    return invalid("invalid secret mount. one of source, target required");
-                }
-                Mount::Secret(Secret {
-                    target: self.target,
-                    id: self.id,
-                    source: self.source,
-                    env: self.env,
-                    required: self.required,
-                    mode: self.mode,
-                    uid: self.uid,
-                    gid: self.gid,
-                })
-            }
-            "ssh" => {
-                if self.source.is_some() {
-                    return invalid("ssh does not support source");
-                }
-                Mount::Ssh(Ssh {
-                    target: self.target,
-                    id: self.id,
-                    required: self.required,
-                    mode: self.mode,
-                    uid: self.uid,
-                    gid: self.gid,
-                })
-            }
-            _ => Mount::Bind(Bind {
-                target: self.target,
-                from: self.from,
-                source: self.source,
-                readonly: self.readonly.unwrap_or(true),
-            }),
+            Kind::Ssh if source.is_some() => return Err(MountError::SshSource),
+            Kind::Ssh => Mount::Ssh { id, target, required, mode, uid, gid },
         })
     }
 }
 
-fn invalid<T>(message: impl Into<String>) -> Result<T, MountError> {
-    Err(MountError::Invalid(message.into()))
+fn secret_id(id: Option<String>, source: Option<String>, target: Option<&str>) -> Result<String, MountError> {
+    match (id, source, target) {
+        (Some(_), Some(_), _) => Err(MountError::SecretSourceAndId),
+        (Some(id), None, _) | (None, Some(id), _) => Ok(id),
+        (None, None, Some(target)) => Ok(crate::path::base(target).to_owned()),
+        (None, None, None) => Err(MountError::SecretWithoutId),
+    }
 }
 
-fn unknown<T>(message: String, candidates: &[&str], value: &str) -> Result<T, MountError> {
-    match suggest::closest(candidates.iter().copied(), value) {
-        Some(suggestion) => Err(MountError::DidYouMean { message, suggestion }),
-        None => invalid(message),
+fn non_empty(value: String) -> Option<String> {
+    (!value.is_empty()).then_some(value)
+}
+
+fn allowed(key: &str, kind: Kind, kinds: &[Kind]) -> Result<(), MountError> {
+    if kinds.contains(&kind) {
+        return Ok(());
+    }
+    Err(MountError::KeyForType { key: key.to_owned(), kind: kind.name() })
+}
+
+/// Finds a name in any case, or suggests one.
+fn choose<T: Copy>(known: &[(&str, T)], value: &str) -> Result<T, Option<String>> {
+    let name = value.to_lowercase();
+    match known.iter().find(|(known, _)| *known == name) {
+        Some((_, choice)) => Ok(*choice),
+        None => Err(suggest::closest(known.iter().map(|(name, _)| name), value)),
     }
 }
 
@@ -320,125 +357,98 @@ fn boolean(key: &str, value: &str) -> Result<bool, MountError> {
     match value {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => invalid(format!("invalid value for {key}: {value}")),
+        _ => Err(MountError::Value { key: key.to_owned(), value: value.to_owned() }),
     }
 }
 
-fn number(key: &str, value: &str, radix: u32) -> Result<u32, MountError> {
-    match u32::from_str_radix(value, radix) {
-        Ok(number) => Ok(number),
-        Err(_) => invalid(format!("invalid value {value} for {key}")),
-    }
-}
-
-/// `64m`, `1g`, `512`: factors of 1024, an optional `b` or `ib` behind them.
-fn size(value: &str) -> Result<u64, MountError> {
-    let lower = value.trim().to_lowercase();
-    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match lower[digits.len()..].trim_end_matches('b').trim_end_matches('i') {
-        "" => Some(0),
-        "k" => Some(10),
-        "m" => Some(20),
-        "g" => Some(30),
-        "t" => Some(40),
-        _ => None,
-    };
-    let bytes = shift.and_then(|shift| digits.trim().parse::<u64>().ok()?.checked_mul(1 << shift));
-    match bytes {
-        Some(bytes) => Ok(bytes),
-        None => invalid(format!("invalid value for size: {value}")),
-    }
-}
-
-/// Splits a CSV record; a field in quotes may hold commas.
-fn csv(record: &str) -> Result<Vec<String>, MountError> {
-    let mut fields = Vec::new();
-    let mut rest = record;
-    loop {
-        let field;
-        match rest.strip_prefix('"') {
-            Some(quoted) => {
-                let mut text = String::new();
-                let mut after = quoted;
-                loop {
-                    let Some(end) = after.find('"') else {
-                        return invalid(format!("invalid mount: unbalanced quote in {record}"));
-                    };
-                    text.push_str(&after[..end]);
-                    after = &after[end + 1..];
-                    match after.strip_prefix('"') {
-                        Some(next) => {
-                            text.push('"');
-                            after = next;
-                        }
-                        None => break,
-                    }
-                }
-                field = text;
-                rest = after;
-            }
-            None => {
-                let end = rest.find(',').unwrap_or(rest.len());
-                if rest[..end].contains('"') {
-                    return invalid(format!("invalid mount: bare quote in {record}"));
-                }
-                field = rest[..end].to_owned();
-                rest = &rest[end..];
-            }
-        }
-        fields.push(field);
-        match rest.strip_prefix(',') {
-            Some(next) => rest = next,
-            None if rest.is_empty() => return Ok(fields),
-            None => return invalid(format!("invalid mount: text behind a quoted field in {record}")),
-        }
-    }
+fn number(key: &'static str, value: &str, radix: u32) -> Result<u32, MountError> {
+    let parsed = value.bytes().all(|byte| byte.is_ascii_digit()).then(|| u32::from_str_radix(value, radix).ok());
+    parsed.flatten().ok_or_else(|| MountError::Number { key, value: value.to_owned() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(raw: &str) -> Result<Mount, String> {
-        Mount::parse(raw, &mut |text| Ok(text.replace("$V", "value"))).map_err(|error| error.to_string())
+    fn mount(raw: &str) -> Result<Mount, String> {
+        Mount::parse(raw, &mut |value| Ok(value.replace("$v", "V"))).map_err(|error| error.to_string())
+    }
+
+    fn text(value: &str) -> Option<String> {
+        Some(value.to_owned())
     }
 
     #[test]
-    fn mounts_are_told_by_their_type() {
+    fn kinds_and_defaults() {
         assert_eq!(
-            parse("target=/x,rw").unwrap(),
-            Mount::Bind(Bind { target: Some("/x".into()), from: None, source: None, readonly: false })
+            mount("source=a,target=/$v"),
+            Ok(Mount::Bind { target: text("/V"), from: None, source: text("a"), readonly: true })
         );
         assert_eq!(
-            parse("type=tmpfs,dst=/t,size=64m").unwrap(),
-            Mount::Tmpfs(Tmpfs { target: Some("/t".into()), readonly: false, size: Some(64 << 20) })
+            mount("type=bind,from=b,dst=/x,rw"),
+            Ok(Mount::Bind { target: text("/x"), from: text("b"), source: None, readonly: false })
         );
-        let Mount::Cache(cache) = parse("type=CACHE,target=/c/$V,sharing=locked,mode=0700,uid=5").unwrap() else {
-            panic!("not a cache mount")
+        assert_eq!(
+            mount("TYPE=cache,Destination=/c,id=i,sharing=locked,mode=0700,uid=1,gid=2"),
+            Ok(Mount::Cache {
+                target: text("/c"),
+                id: text("i"),
+                sharing: Sharing::Locked,
+                from: None,
+                source: None,
+                mode: Some(0o700),
+                uid: Some(1),
+                gid: Some(2),
+                readonly: false,
+            })
+        );
+        assert_eq!(
+            mount("type=tmpfs,target=/t,size=64m"),
+            Ok(Mount::Tmpfs { target: text("/t"), size: Some(64 << 20), readonly: false })
+        );
+        let Ok(Mount::Secret { id, env, target, required, .. }) = mount("type=secret,id=k,env=K,required") else {
+            panic!("no secret")
         };
+        assert_eq!((id.as_str(), env, target, required), ("k", text("K"), None, true));
+        let Ok(Mount::Secret { id, .. }) = mount("type=secret,target=/run/x/key") else { panic!("no secret") };
+        assert_eq!(id, "key");
+        assert!(matches!(mount("type=ssh"), Ok(Mount::Ssh { id: None, required: false, .. })));
         assert_eq!(
-            (cache.target.as_deref(), cache.sharing, cache.mode),
-            (Some("/c/value"), Sharing::Locked, Some(0o700))
+            mount("type=bind,\"source=a,b\",target=/x").unwrap(),
+            Mount::Bind { target: text("/x"), from: None, source: text("a,b"), readonly: true }
         );
-        let Mount::Bind(bind) = parse("type=bind,\"source=a,b\",target=/x").unwrap() else {
-            panic!("not a bind mount")
-        };
-        assert_eq!(bind.source.as_deref(), Some("a,b"));
     }
 
     #[test]
-    fn wrong_options_are_refused() {
-        for (raw, message) in [
-            ("type=tmp", "unsupported mount type \"tmp\" (did you mean tmpfs?)"),
-            ("typ=bind", "unexpected key 'typ' in 'typ=bind' (did you mean type?)"),
+    fn errors() {
+        let cases = [
+            ("type=tmp", "unsupported mount type \"tmp\""),
+            ("typ=x", "unexpected key 'typ' in 'typ=x'"),
             ("size=1m,type=tmpfs,target=/t", "unexpected key 'size' for mount type 'bind'"),
-            ("nonsense", "invalid field 'nonsense' must be a key=value pair"),
-            ("target=/x,mode=755", "mode not allowed for \"bind\" type mounts"),
-            ("target=/x,sharing=shared", "invalid cache sharing set for bind mount"),
-            ("from=$V,target=/x", "'from' doesn't support variable expansion, define alias stage instead"),
+            ("required", "unexpected key 'required' for mount type 'bind'"),
+            ("x", "invalid field 'x' must be a key=value pair"),
+            ("mode=0700", "mode not allowed for \"bind\" type mounts"),
+            ("type=tmpfs,uid=1", "uid not allowed for \"tmpfs\" type mounts"),
+            ("type=cache,mode=9", "invalid value 9 for mode"),
+            ("ro=maybe", "invalid value for ro: maybe"),
+            ("type=tmpfs,size=lots", "invalid value for size: lots"),
+            ("type=cache,sharing=lock", "unsupported sharing value \"lock\""),
+            ("sharing=shared", "invalid cache sharing set for bind mount"),
             ("type=secret", "invalid secret mount. one of source, target required"),
-        ] {
-            assert_eq!(parse(raw), Err(message.to_owned()), "{raw}");
+            ("type=secret,id=a,src=b", "both source and id can't be set"),
+            ("type=secret,id=a,from=b", "secret mount should not have a from"),
+            ("type=secret,id=a,sharing=shared", "secret mount should not define sharing"),
+            ("type=ssh,source=x", "ssh does not support source"),
+            ("from=$v", "'from' doesn't support variable expansion, define alias stage instead"),
+            ("", "failed to parse csv mounts: EOF"),
+            ("a\"b", "failed to parse csv mounts: bare \" in non-quoted field"),
+            ("\"a", "failed to parse csv mounts: extraneous or missing \" in quoted-field"),
+        ];
+        for (raw, message) in cases {
+            assert_eq!(mount(raw).unwrap_err(), message, "{raw}");
         }
+        let error = Mount::parse("typ=x", &mut |value| Ok(value.to_owned())).unwrap_err();
+        assert_eq!(error.suggestion(), Some("type"));
+        assert!(Mount::check("from=x$").is_ok());
     }
 }

@@ -1,51 +1,64 @@
-//! Paths as text, cleaned as Go's `path.Clean` does. No file system is asked.
+//! Paths of instructions, as text: nothing here looks at a file system. `..` never leaves the root.
 
-/// The shortest equal path: no `.`, no `..` where it can be resolved, no double slashes; empty becomes `.`.
+/// The shortest equivalent path, as Go's `path.Clean` makes it: `.` and empty elements removed, `..` resolved against the text, `.`
+/// for nothing.
 pub fn clean(path: &str) -> String {
-    let absolute = path.starts_with('/');
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
+    let is_absolute = path.starts_with('/');
+    let mut elements: Vec<&str> = Vec::new();
+    for element in path.split('/') {
+        match element {
             "" | "." => {}
-            ".." => match parts.last() {
-                Some(&last) if last != ".." => {
-                    parts.pop();
-                }
-                _ if absolute => {}
-                _ => parts.push(".."),
-            },
-            part => parts.push(part),
+            ".." if elements.last().is_some_and(|last| *last != "..") => {
+                elements.pop();
+            }
+            ".." if is_absolute => {}
+            element => elements.push(element),
         }
     }
-    let joined = parts.join("/");
-    match (absolute, joined.is_empty()) {
+    let joined = elements.join("/");
+    match (is_absolute, joined.is_empty()) {
         (true, _) => format!("/{joined}"),
         (false, true) => ".".to_owned(),
         (false, false) => joined,
     }
 }
 
-/// The working directory after `WORKDIR new` (D15.24): an absolute path is used as given, a relative one joined and cleaned.
-pub fn workdir(current: &str, new: &str) -> String {
-    if new.starts_with('/') {
-        return new.to_owned();
+/// The last element, as Go's `path.Base`: `/` for the root, `.` for nothing.
+pub fn base(path: &str) -> &str {
+    let trimmed = path.trim_end_matches('/');
+    match (trimmed, path) {
+        ("", "") => ".",
+        ("", _) => "/",
+        (trimmed, _) => trimmed.rsplit('/').next().unwrap_or(trimmed),
     }
-    if new.is_empty() {
-        return if current.is_empty() { "/".to_owned() } else { current.to_owned() };
-    }
-    clean(&format!("/{current}/{new}"))
 }
 
-/// The destination of a COPY (D18.18): below the working directory, cleaned, `..` clamped at `/`. A trailing `/` is kept, and one is
-/// put where the text means a directory: empty, `.`, or ending in `/.`.
-pub fn destination(workdir: &str, text: &str) -> String {
-    let is_directory = text.is_empty() || text.ends_with('/') || text == "." || text.ends_with("/.");
-    let joined = if text.starts_with('/') { text.to_owned() } else { format!("/{workdir}/{text}") };
-    let mut cleaned = clean(&joined);
-    if is_directory && !cleaned.ends_with('/') {
-        cleaned.push('/');
+/// The directory that `WORKDIR new` leads to (D15.24): absolute paths as written, relative ones joined and cleaned.
+pub fn workdir(current: &str, new: &str) -> String {
+    let current = if current.is_empty() { "/" } else { current };
+    match new {
+        "" => current.to_owned(),
+        absolute if absolute.starts_with('/') => absolute.to_owned(),
+        relative => clean(&format!("/{current}/{relative}")),
     }
-    cleaned
+}
+
+/// The source of a COPY or ADD in its root: absolute and cleaned (D18.11, D18.13).
+pub fn source(path: &str) -> String {
+    clean(&format!("/{path}"))
+}
+
+/// The destination of a COPY or ADD: absolute and cleaned, with a trailing `/` if it means a directory (D18.18).
+pub fn destination(workdir: &str, destination: &str) -> String {
+    let is_directory = matches!(destination, "" | "." | "..")
+        || destination.ends_with('/')
+        || destination.ends_with("/.")
+        || destination.ends_with("/..");
+    let path = match destination.starts_with('/') {
+        true => clean(destination),
+        false => clean(&format!("/{workdir}/{destination}")),
+    };
+    if is_directory && path != "/" { path + "/" } else { path }
 }
 
 #[cfg(test)]
@@ -53,36 +66,53 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cleans_as_go_does() {
-        for (path, cleaned) in [
+    fn cleaning() {
+        let cases = [
             ("", "."),
-            ("/", "/"),
+            (".", "."),
             ("a//b/./c/../d", "a/b/d"),
-            ("/../x", "/x"),
-            ("../x", "../x"),
+            ("/../a", "/a"),
+            ("../a", "../a"),
             ("a/../..", ".."),
-            ("/a/b/", "/a/b"),
-        ] {
-            assert_eq!(clean(path), cleaned, "{path}");
+            ("/", "/"),
+            ("a/", "a"),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(clean(path), expected, "{path}");
+        }
+        assert_eq!((base("/a/b/"), base("/"), base(""), base("x")), ("b", "/", ".", "x"));
+    }
+
+    #[test]
+    fn workdirs() {
+        let cases = [
+            ("/", "a b", "/a b"),
+            ("/a", "b/../c/", "/a/c"),
+            ("/a", "/x/../y/", "/x/../y/"),
+            ("/a", "", "/a"),
+            ("", "", "/"),
+            ("/a", "../../b", "/b"),
+        ];
+        for (current, new, expected) in cases {
+            assert_eq!(workdir(current, new), expected, "{current} {new}");
         }
     }
 
     #[test]
-    fn working_directories_join() {
-        assert_eq!(workdir("/w", "rel"), "/w/rel");
-        assert_eq!(workdir("", "rel"), "/rel");
-        assert_eq!(workdir("/w", "../x"), "/x");
-        assert_eq!(workdir("/w", "/a/b/../"), "/a/b/../");
-        assert_eq!(workdir("/w", ""), "/w");
-        assert_eq!(workdir("/w/", "."), "/w");
-    }
-
-    #[test]
-    fn destinations_keep_their_slash() {
-        for (text, expected) in
-            [("x", "/w/x"), ("x/", "/w/x/"), ("", "/w/"), (".", "/w/"), ("/a/.", "/a/"), ("/", "/"), ("../../x", "/x")]
-        {
-            assert_eq!(destination("/w", text), expected, "{text}");
+    fn destinations() {
+        let cases = [
+            ("/w", "", "/w/"),
+            ("/w", ".", "/w/"),
+            ("/w", "f", "/w/f"),
+            ("/w", "d/", "/w/d/"),
+            ("/w", "/d/.", "/d/"),
+            ("/w", "../../x", "/x"),
+            ("/", "", "/"),
+            ("/w/", "/", "/"),
+        ];
+        for (current, path, expected) in cases {
+            assert_eq!(destination(current, path), expected, "{path}");
         }
+        assert_eq!((source("../x/"), source("a/./b")), ("/x".into(), "/a/b".into()));
     }
 }

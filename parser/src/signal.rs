@@ -1,23 +1,26 @@
-//! STOPSIGNAL's values (D15.30).
+//! Signals of STOPSIGNAL after expansion (D15.30).
 
-const NAMES: [&str; 37] = [
+/// Linux signal names without `SIG`.
+const NAMES: [&str; 36] = [
     "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE", "POLL",
-    "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU", "UNUSED", "URG",
-    "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX",
+    "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU", "URG", "USR1",
+    "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX",
 ];
 
-/// A number other than 0, or a name with or without `SIG`, in any case.
+/// Whether the text is a number other than zero, or a signal's name, in any case, with or without `SIG`.
 pub fn is_valid(text: &str) -> bool {
-    if let Ok(number) = text.parse::<i64>() {
+    if let Ok(number) = text.parse::<i32>() {
         return number != 0;
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    if NAMES.contains(&name) {
-        return true;
-    }
-    let real_time = name.strip_prefix("RTMIN+").or_else(|| name.strip_prefix("RTMAX-"));
-    real_time.is_some_and(|offset| matches!(offset.parse::<u8>(), Ok(1..=15)))
+    let real_time = |prefix: &str, most: u8| {
+        let digits = name.strip_prefix(prefix)?;
+        let canonical = !digits.starts_with(['0', '+']);
+        Some(canonical && digits.parse::<u8>().is_ok_and(|number| number <= most))
+    };
+    let is_known = NAMES.contains(&name);
+    is_known || real_time("RTMIN+", 15).or_else(|| real_time("RTMAX-", 14)).unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -25,12 +28,12 @@ mod tests {
     use super::is_valid;
 
     #[test]
-    fn names_and_numbers() {
-        for good in ["SIGTERM", "kill", "9", "SIGRTMIN+3", "SigInt"] {
-            assert!(is_valid(good), "{good}");
+    fn signals() {
+        for text in ["kill", "SIGTERM", "sigusr1", "9", "-1", "RTMIN+3", "SIGRTMAX-14", "RTMAX"] {
+            assert!(is_valid(text), "{text}");
         }
-        for bad in ["0", "", "SIGNOPE", "SIG", "RTMIN+16", "9x"] {
-            assert!(!is_valid(bad), "{bad}");
+        for text in ["0", "", "SIG", "SIGSIGTERM", "NOPE", "RTMIN+16", "RTMIN+", "RTMAX-15", "9x"] {
+            assert!(!is_valid(text), "{text}");
         }
     }
 }

@@ -141,7 +141,7 @@ impl<W: Write> Plain<W> {
 
     fn end(&mut self, position: usize) -> io::Result<()> {
         self.activate(position)?;
-        if let Some((time, line)) = self.state.take_partial(position) {
+        for (time, line) in self.state.take_partial(position) {
             self.write_line(position, &format!("{} ", seconds(time)), &line)?;
         }
         let number = self.number(position);

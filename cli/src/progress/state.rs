@@ -1,6 +1,6 @@
 //! What is known of a build's vertices, folded from events. Knows no terminal.
 
-use solver::event::{Event, LogEvent, StatusEvent, VertexEvent};
+use solver::event::{Event, LogEvent, StatusEvent, Stream, VertexEvent};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
@@ -29,8 +29,9 @@ pub struct Vertex {
     pub statuses: Vec<StatusEvent>,
     /// The last lines of output, each with its time.
     pub tail: VecDeque<(Duration, Vec<u8>)>,
-    /// The line that has not ended yet.
-    partial: Vec<u8>,
+    /// Lines of standard output and standard error that have not ended yet. Kept apart, so that what a program writes piecemeal to one is not
+    /// torn by the other.
+    partial: [Vec<u8>; 2],
 }
 
 /// What an event changed, for displays that print as things happen.
@@ -94,30 +95,29 @@ impl State {
         let Some(&position) = self.positions.get(&event.vertex) else { return Change::None };
         let vertex = &mut self.vertices[position];
         let time = since(vertex.started, event.timestamp);
-        vertex.partial.extend_from_slice(&event.data);
+        let partial = &mut vertex.partial[usize::from(event.stream == Stream::Stderr)];
+        partial.extend_from_slice(&event.data);
         let mut lines = Vec::new();
-        while let Some(end) = vertex.partial.iter().position(|byte| *byte == b'\n') {
-            let mut line: Vec<u8> = vertex.partial.drain(..=end).collect();
+        while let Some(end) = partial.iter().position(|byte| *byte == b'\n') {
+            let mut line: Vec<u8> = partial.drain(..=end).collect();
             line.pop();
             lines.push((time, line));
         }
-        if vertex.partial.len() > MAX_LINE {
-            lines.push((time, std::mem::take(&mut vertex.partial)));
+        if partial.len() > MAX_LINE {
+            lines.push((time, std::mem::take(partial)));
         }
         vertex.remember(&lines);
         Change::Lines(position, lines)
     }
 
-    /// The last line of a vertex, if its output did not end in a newline.
-    pub fn take_partial(&mut self, position: usize) -> Option<(Duration, Vec<u8>)> {
+    /// The last lines of a vertex whose output did not end in a newline.
+    pub fn take_partial(&mut self, position: usize) -> Vec<(Duration, Vec<u8>)> {
         let vertex = &mut self.vertices[position];
-        if vertex.partial.is_empty() {
-            return None;
-        }
         let time = since(vertex.started, vertex.completed.unwrap_or_else(SystemTime::now));
-        let line = (time, std::mem::take(&mut vertex.partial));
-        vertex.remember(std::slice::from_ref(&line));
-        Some(line)
+        let partial = vertex.partial.iter_mut().map(std::mem::take).filter(|line| !line.is_empty());
+        let lines: Vec<_> = partial.map(|line| (time, line)).collect();
+        vertex.remember(&lines);
+        lines
     }
 
     /// The last lines of what failed, between rules (X5.29).

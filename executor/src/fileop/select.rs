@@ -203,8 +203,9 @@ pub(crate) enum Include {
 
 impl Include {
     fn pattern(rest: &[u8]) -> Result<Include, Error> {
-        // With a leading slash, which is dropped, a `!` is no negation.
-        let text = format!("/{}", String::from_utf8_lossy(rest));
+        let text = String::from_utf8_lossy(rest);
+        // A `!` is no negation here.
+        let text = if text.starts_with('!') { format!("\\{text}") } else { text.into_owned() };
         let elements = names(rest).map(<[u8]>::to_vec).collect();
         Ok(Include::Pattern { matcher: matcher(&[text])?, elements })
     }

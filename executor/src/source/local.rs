@@ -1,6 +1,7 @@
 //! Directories of the client: the build context and named contexts (D19, D20).
 
 use crate::fileop::{Context, Error, PatternMatcher, SourceTree, describe, resolve, stat_of};
+use parser::IgnoreFile;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -67,18 +68,11 @@ fn open_root(path: &Path) -> Result<OwnedFd, Error> {
     })
 }
 
-/// D20.2 to D20.5. A file without patterns ignores nothing.
+/// A file without patterns ignores nothing.
 fn parse_ignore(text: &[u8], file: &str) -> Result<Option<PatternMatcher>, Error> {
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    let text = String::from_utf8_lossy(text);
-    let patterns: Vec<&str> =
-        text.lines().filter(|line| !line.starts_with('#')).map(str::trim).filter(|line| !line.is_empty()).collect();
-    if patterns.is_empty() {
-        return Ok(None);
-    }
-    PatternMatcher::new(&patterns)
-        .map(Some)
-        .map_err(|reason| Error::IgnoreFile { file: file.to_string(), reason: reason.to_string() })
+    let parsed = IgnoreFile::parse(&String::from_utf8_lossy(text))
+        .map_err(|reason| Error::IgnoreFile { file: file.to_string(), reason: reason.to_string() })?;
+    Ok((!parsed.patterns().is_empty()).then(|| parsed.matcher().clone()))
 }
 
 /// A small file inside a root, links followed within it; `None` if there is none.

@@ -1,114 +1,82 @@
-//! HEALTHCHECK (D15.31 to D15.36).
+//! `HEALTHCHECK [flags] CMD command` and `HEALTHCHECK NONE` (D15.31 to D15.36).
 
-use super::{Arguments, Result};
-use crate::ast::Healthcheck;
-use crate::json;
-use nom::Parser;
-use nom::branch::alt;
-use nom::bytes::complete::tag;
-use nom::combinator::{all_consuming, value};
-use nom::multi::many1;
-use nom::number::complete::recognize_float;
+use super::{Fault, Input, Parse, command};
+use crate::ast::{CommandLine, Healthcheck, Word};
+use crate::diagnostic::Diagnostic;
+use crate::duration;
+use crate::flags::{FlagKind, Flags};
+use crate::quote::quoted;
 
-const FLAGS: [&str; 5] = ["interval", "timeout", "start-period", "start-interval", "retries"];
+const FLAGS: [(&str, FlagKind); 5] = [
+    ("interval", FlagKind::Text),
+    ("timeout", FlagKind::Text),
+    ("start-period", FlagKind::Text),
+    ("start-interval", FlagKind::Text),
+    ("retries", FlagKind::Text),
+];
 
-pub(super) fn parse(arguments: &mut Arguments) -> Result<Healthcheck> {
-    let (kind, command) = arguments.rest.split_once(char::is_whitespace).unwrap_or((arguments.rest, ""));
-    let command = command.trim();
-    match kind.to_ascii_uppercase().as_str() {
-        "" => arguments.problem("HEALTHCHECK requires at least one argument"),
-        "NONE" if !command.is_empty() => arguments.problem("HEALTHCHECK NONE takes no arguments"),
-        // Flags are dropped without a look (D7.9).
-        "NONE" => Ok(Healthcheck {
-            interval: 0,
-            timeout: 0,
-            start_period: 0,
-            start_interval: 0,
-            retries: 0,
-            test: vec!["NONE".into()],
-        }),
-        "CMD" => {
-            let interval = duration(arguments, "interval")?;
-            let timeout = duration(arguments, "timeout")?;
-            let start_period = duration(arguments, "start-period")?;
-            let start_interval = duration(arguments, "start-interval")?;
-            let retries = retries(arguments)?;
-            arguments.no_more_flags(&FLAGS)?;
-            let test = match json::strings(command) {
-                None => vec!["CMD-SHELL".to_owned(), command.to_owned()],
-                Some(Ok(words)) => std::iter::once("CMD".to_owned()).chain(words).collect(),
-                Some(Err(message)) => return arguments.problem(message),
-            };
-            if command.is_empty() || test.len() < 2 {
-                return arguments.problem("Missing command after HEALTHCHECK CMD");
-            }
-            Ok(Healthcheck { interval, timeout, start_period, start_interval, retries, test })
-        }
-        _ => arguments.problem(format!("Unknown type {kind:?} in HEALTHCHECK (try CMD)")),
+/// Shortest duration other than zero, in nanoseconds.
+const MINIMUM: i64 = 1_000_000;
+
+pub(super) fn parse(input: &Input<'_>) -> Parse<Healthcheck> {
+    let end = input.rest.find(char::is_whitespace).unwrap_or(input.rest.len());
+    let (word, text) = input.rest.split_at(end);
+    let command = command::line(input, text.trim_start())?;
+    let kind = word.to_uppercase();
+    match kind.as_str() {
+        "" => return Err(input.fault("HEALTHCHECK requires at least one argument")),
+        // Its flags are dropped without a look at them (D7.9).
+        "NONE" if text.trim().is_empty() => return Ok(none()),
+        "NONE" => return Err(input.fault("HEALTHCHECK NONE takes no arguments")),
+        _ => {}
     }
+    let flags = input.flags(&FLAGS)?;
+    if kind != "CMD" {
+        return Err(input.fault_at(word, format!("Unknown type {} in HEALTHCHECK (try CMD)", quoted(&kind))));
+    }
+    let test = match command {
+        CommandLine::Exec(words) if !words.is_empty() => [vec!["CMD".to_owned()], words].concat(),
+        CommandLine::Shell(text) if !text.is_empty() => vec!["CMD-SHELL".to_owned(), text],
+        _ => return Err(input.fault("Missing command after HEALTHCHECK CMD")),
+    };
+    Ok(Healthcheck {
+        interval: interval(&flags, "interval")?,
+        timeout: interval(&flags, "timeout")?,
+        start_period: interval(&flags, "start-period")?,
+        start_interval: interval(&flags, "start-interval")?,
+        retries: retries(&flags)?,
+        test,
+    })
 }
 
-fn retries(arguments: &mut Arguments) -> Result<i64> {
-    let Some((text, span)) = arguments.flags.string("retries")? else { return Ok(0) };
-    match text.parse::<i32>() {
-        Ok(number) if number >= 0 => Ok(number.into()),
-        Ok(number) => Err((format!("--retries cannot be negative ({number})"), span, None)),
-        Err(_) => Err((format!("--retries must be a number, not {text:?}"), span, None)),
-    }
+fn none() -> Healthcheck {
+    let test = vec!["NONE".to_owned()];
+    Healthcheck { interval: 0, timeout: 0, start_period: 0, start_interval: 0, retries: 0, test }
 }
 
-/// A flag's duration in nanoseconds.
-fn duration(arguments: &mut Arguments, name: &str) -> Result<i64> {
-    let Some((text, span)) = arguments.flags.string(name)? else { return Ok(0) };
-    match nanoseconds(&text) {
-        Some(0) => Ok(0),
-        Some(n) if n < 1_000_000 => Err((format!("Interval {name:?} cannot be less than 1ms"), span, None)),
-        Some(n) => Ok(n),
-        None => Err((format!("time: invalid duration {text:?}"), span, None)),
-    }
+fn fault(flag: &Word, message: String) -> Fault {
+    Fault::Instruction(Diagnostic::error(message, flag.span))
 }
 
-/// Go's duration syntax: `1m30s`, `1.5h`, `0`.
-fn nanoseconds(text: &str) -> Option<i64> {
-    if text == "0" {
-        return Some(0);
+fn interval(flags: &Flags, name: &str) -> Parse<i64> {
+    let Some(flag) = flags.non_empty(name) else { return Ok(0) };
+    let nanoseconds = duration::parse(&flag).map_err(|message| fault(&flag, message))?;
+    if nanoseconds != 0 && nanoseconds < MINIMUM {
+        return Err(fault(&flag, format!("Interval {} cannot be less than 1ms", quoted(name))));
     }
-    let unit = alt((
-        value(1.0, tag("ns")),
-        value(1e3, alt((tag("us"), tag("µs"), tag("μs")))),
-        value(1e6, tag("ms")),
-        value(1e9, tag("s")),
-        value(60e9, tag("m")),
-        value(3600e9, tag("h")),
-    ));
-    let mut parser = all_consuming(many1((recognize_float, unit)));
-    let parsed: nom::IResult<&str, Vec<(&str, f64)>> = parser.parse(text);
-    let total = parsed.ok()?.1.into_iter().try_fold(0.0, |total, (number, unit)| {
-        let number: f64 = number.parse().ok()?;
-        Some(total + number * unit)
+    Ok(nanoseconds)
+}
+
+fn retries(flags: &Flags) -> Parse<i64> {
+    let Some(flag) = flags.non_empty("retries") else { return Ok(0) };
+    let digits = flag.strip_prefix(['-', '+']).unwrap_or(&flag);
+    let retries: i32 = flag.parse().map_err(|_| {
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let reason = if is_number { "value out of range" } else { "invalid syntax" };
+        fault(&flag, format!("strconv.ParseInt: parsing {}: {reason}", quoted(&flag)))
     })?;
-    // Beyond 292 years the number does not fit, in Go neither.
-    (total.is_finite() && total.abs() < 9.2e18).then_some(total.round() as i64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::nanoseconds;
-
-    #[test]
-    fn durations_are_go_s() {
-        for (text, expected) in [
-            ("0", Some(0)),
-            ("5s", Some(5_000_000_000)),
-            ("1m30s", Some(90_000_000_000)),
-            ("1.5h", Some(5_400_000_000_000)),
-            ("500us", Some(500_000)),
-            ("5", None),
-            ("s", None),
-            ("", None),
-            ("1e30h", None),
-        ] {
-            assert_eq!(nanoseconds(text), expected, "{text}");
-        }
+    if retries < 0 {
+        return Err(fault(&flag, format!("--retries cannot be negative ({retries})")));
     }
+    Ok(retries.into())
 }

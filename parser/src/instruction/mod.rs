@@ -1,28 +1,32 @@
-//! From a logical line to an instruction: its flags, then its arguments, in the shape that the instruction takes (D6.5).
+//! From a logical line to an instruction: one file an instruction, or one for those of the same shape (D6.5).
+//!
+//! There are two kinds of errors (D6.6). Those of the line stage (shapes: JSON members, ENV words) have a place but no prefix; those
+//! of the instruction stage (flags, counts, values) are prefixed with the line number. BuildKit finds all of the first kind
+//! in the whole file before it looks for the second, and so do we.
 
-mod config;
+mod arg;
+mod command;
+mod env;
+mod expose;
 mod from;
 mod healthcheck;
 mod onbuild;
-mod pairs;
 pub mod run;
+mod text;
 mod transfer;
+mod volume;
 
-use crate::ast::{CommandLine, From, InstructionKind, Word};
+use crate::ast::{From, Instruction, InstructionKind};
 use crate::diagnostic::Diagnostic;
-use crate::flags::{self, Flags, Problem};
-use crate::json;
-use crate::line::{LogicalLine, split_keyword};
+use crate::flags::{FlagKind, Flags};
+use crate::json::{self, JsonArray};
+use crate::line::LogicalLine;
 use crate::span::Span;
 use crate::suggest;
-
-pub(crate) enum Parsed {
-    From(From),
-    Instruction(InstructionKind),
-}
+use crate::words::{self, RawFlag};
 
 /// All instruction words (D6.3).
-pub const KEYWORDS: [&str; 18] = [
+pub const NAMES: [&str; 18] = [
     "ADD",
     "ARG",
     "CMD",
@@ -43,116 +47,128 @@ pub const KEYWORDS: [&str; 18] = [
     "WORKDIR",
 ];
 
-type Result<T> = std::result::Result<T, Problem>;
-
-/// Parses one instruction. With its line's number, errors carry the prefix of D6.6.
-pub(crate) fn parse(
-    line: &LogicalLine,
-    escape: char,
-    number: Option<usize>,
-) -> std::result::Result<Parsed, Diagnostic> {
-    let (keyword, rest) = split_keyword(&line.text);
-    let upper = keyword.to_ascii_uppercase();
-    let (flags, rest) = flags::split(line, rest, escape);
-    let mut arguments =
-        Arguments { line, keyword: &upper, keyword_span: line.span_of_part(keyword), rest, escape, flags };
-    dispatch(&mut arguments).map_err(|(message, span, suggestion)| {
-        let message = match number {
-            Some(number) if !is_line_error(&message) => format!("dockerfile parse error on line {number}: {message}"),
-            _ => message,
-        };
-        Diagnostic { suggestion, ..Diagnostic::error(message, span) }
-    })
+/// An error of a line, and at which stage it was found.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    Line(Diagnostic),
+    Instruction(Diagnostic),
+    /// Found when stages are put together: no prefix, and last in order.
+    Stage(Diagnostic),
 }
 
-/// Errors that BuildKit finds before it knows the instruction have no prefix (D6.6).
-fn is_line_error(message: &str) -> bool {
-    message.starts_with("when using JSON array syntax") || message.starts_with("Syntax error - can't find = in")
+type Parse<T> = Result<T, Fault>;
+
+#[derive(Debug)]
+pub(crate) enum Parsed {
+    From(From),
+    Instruction(Instruction),
 }
 
-fn dispatch(arguments: &mut Arguments) -> Result<Parsed> {
-    let kind = match arguments.keyword {
-        "FROM" => return from::parse(arguments).map(Parsed::From),
-        "ADD" => transfer::parse(arguments).map(InstructionKind::Add),
-        "COPY" => transfer::parse(arguments).map(InstructionKind::Copy),
-        "ARG" => pairs::arg(arguments).map(InstructionKind::Arg),
-        "ENV" => pairs::pairs(arguments).map(InstructionKind::Env),
-        "LABEL" => pairs::pairs(arguments).map(InstructionKind::Label),
-        "RUN" => run::parse(arguments).map(|run| InstructionKind::Run(Box::new(run))),
-        "CMD" => arguments.command().map(InstructionKind::Cmd),
-        "ENTRYPOINT" => arguments.command().map(InstructionKind::Entrypoint),
-        "HEALTHCHECK" => healthcheck::parse(arguments).map(InstructionKind::Healthcheck),
-        "ONBUILD" => onbuild::parse(arguments).map(InstructionKind::Onbuild),
-        "EXPOSE" => config::expose(arguments).map(InstructionKind::Expose),
-        "VOLUME" => config::volume(arguments).map(InstructionKind::Volume),
-        "MAINTAINER" => config::exactly_one(arguments).map(|word| InstructionKind::Maintainer(word.value)),
-        "USER" => config::exactly_one(arguments).map(InstructionKind::User),
-        "WORKDIR" => config::exactly_one(arguments).map(InstructionKind::Workdir),
-        "STOPSIGNAL" => config::stopsignal(arguments).map(InstructionKind::Stopsignal),
-        "SHELL" => config::shell(arguments).map(InstructionKind::Shell),
-        unknown => {
-            let suggestion = suggest::closest(KEYWORDS, unknown);
-            return Err((format!("unknown instruction: {unknown}"), arguments.keyword_span, suggestion));
-        }
-    };
-    kind.map(Parsed::Instruction)
-}
-
-/// What an instruction has behind its keyword.
-pub(crate) struct Arguments<'a> {
+/// A logical line, taken apart into word, flags and the rest.
+pub(crate) struct Input<'a> {
     pub line: &'a LogicalLine,
-    /// Upper case.
-    pub keyword: &'a str,
-    pub keyword_span: Span,
+    /// The instruction word as written.
+    pub word: &'a str,
+    flags: Vec<RawFlag<'a>>,
     /// Behind the flags, trimmed.
     pub rest: &'a str,
     pub escape: char,
-    pub flags: Flags,
 }
 
-impl Arguments<'_> {
-    /// The arguments, or the keyword where there are none: what an error about them underlines.
-    pub fn span(&self) -> Span {
-        if self.rest.is_empty() { self.keyword_span } else { self.line.span_of_part(self.rest) }
+impl<'a> Input<'a> {
+    pub fn new(line: &'a LogicalLine, escape: char) -> Self {
+        let (word, arguments) = words::head(line.text.trim());
+        let (flags, rest) = words::flags(arguments, escape);
+        Input { line, word, flags, rest, escape }
     }
 
-    pub fn problem<T>(&self, message: impl Into<String>) -> Result<T> {
-        Err((message.into(), self.span(), None))
+    fn flags(&self, known: &[(&'static str, FlagKind)]) -> Parse<Flags> {
+        Flags::check(self.line, &self.flags, known).map_err(Fault::Instruction)
     }
 
-    /// Refuses flags that the instruction has not taken.
-    pub fn no_more_flags(&mut self, known: &[&str]) -> Result<()> {
-        let none = Flags::none();
-        std::mem::replace(&mut self.flags, none).finish(known)
+    /// For the instructions that have none.
+    fn no_flags(&self) -> Parse<()> {
+        self.flags(&[]).map(|_| ())
     }
 
-    /// JSON strings, if the rest is a JSON array.
-    pub fn json(&self) -> Result<Option<Vec<String>>> {
-        match json::strings(self.rest) {
-            None => Ok(None),
-            Some(Ok(strings)) => Ok(Some(strings)),
-            Some(Err(message)) => self.problem(message),
+    /// The arguments' place, or the whole instruction's where there are none.
+    fn rest_span(&self) -> Span {
+        if self.rest.is_empty() { self.line.text_span() } else { self.line.span_of(self.rest) }
+    }
+
+    /// An error of the instruction stage, about the arguments.
+    fn fault(&self, message: impl Into<String>) -> Fault {
+        Fault::Instruction(Diagnostic::error(message, self.rest_span()))
+    }
+
+    /// An error of the instruction stage, about a slice of the line.
+    fn fault_at(&self, part: &str, message: impl Into<String>) -> Fault {
+        Fault::Instruction(Diagnostic::error(message, self.line.span_of(part)))
+    }
+
+    fn line_fault(&self, message: impl Into<String>) -> Fault {
+        Fault::Line(Diagnostic::error(message, self.rest_span()))
+    }
+
+    /// A JSON array of strings, if the text is one (D8.1 to D8.4).
+    fn json(&self, text: &str) -> Parse<Option<Vec<String>>> {
+        match json::array(text) {
+            JsonArray::No => Ok(None),
+            JsonArray::Strings(strings) => Ok(Some(strings)),
+            JsonArray::Mixed => {
+                Err(self.line_fault("when using JSON array syntax, arrays must be comprised of strings only"))
+            }
         }
     }
+}
 
-    /// Members of a JSON array, else words between blanks.
-    pub fn json_or_words(&self) -> Result<Vec<Word>> {
-        let span = self.span();
-        Ok(match self.json()? {
-            Some(members) => members.into_iter().map(|value| Word { value, span }).collect(),
-            None => self.words(),
-        })
-    }
+/// Whether the instruction may carry here-documents: RUN, COPY, ADD, also behind ONBUILD, but not in JSON form (D5.1).
+pub(crate) fn may_have_heredocs(text: &str, escape: char) -> bool {
+    let (word, arguments) = words::head(text.trim());
+    let rest = words::flags(arguments, escape).1;
+    let (word, rest) = if word.eq_ignore_ascii_case("ONBUILD") {
+        let (word, arguments) = words::head(rest);
+        (word, words::flags(arguments, escape).1)
+    } else {
+        (word, rest)
+    };
+    let has = ["RUN", "COPY", "ADD"].iter().any(|name| name.eq_ignore_ascii_case(word));
+    has && json::array(rest) == JsonArray::No
+}
 
-    pub fn words(&self) -> Vec<Word> {
-        self.rest.split_whitespace().map(|word| self.line.word(word)).collect()
-    }
+pub(crate) fn parse(line: &LogicalLine, escape: char) -> Parse<Parsed> {
+    let input = Input::new(line, escape);
+    let kind = match input.word.to_uppercase().as_str() {
+        "FROM" => return from::parse(&input).map(Parsed::From),
+        "ADD" => InstructionKind::Add(transfer::add(&input)?),
+        "ARG" => InstructionKind::Arg(arg::parse(&input)?),
+        "CMD" => InstructionKind::Cmd(command::parse(&input)?),
+        "COPY" => InstructionKind::Copy(transfer::copy(&input)?),
+        "ENTRYPOINT" => InstructionKind::Entrypoint(command::parse(&input)?),
+        "ENV" => InstructionKind::Env(env::parse(&input, "ENV")?),
+        "EXPOSE" => InstructionKind::Expose(expose::parse(&input)?),
+        "HEALTHCHECK" => InstructionKind::Healthcheck(healthcheck::parse(&input)?),
+        "LABEL" => InstructionKind::Label(env::parse(&input, "LABEL")?),
+        "MAINTAINER" => InstructionKind::Maintainer(text::parse(&input, "MAINTAINER")?.value),
+        "ONBUILD" => InstructionKind::Onbuild(onbuild::parse(&input)?),
+        "RUN" => InstructionKind::Run(Box::new(run::parse(&input)?)),
+        "SHELL" => InstructionKind::Shell(command::shell(&input)?),
+        "STOPSIGNAL" => InstructionKind::Stopsignal(text::stopsignal(&input)?),
+        "USER" => InstructionKind::User(text::parse(&input, "USER")?),
+        "VOLUME" => InstructionKind::Volume(volume::parse(&input)?),
+        "WORKDIR" => InstructionKind::Workdir(text::parse(&input, "WORKDIR")?),
+        _ => return Err(unknown(&input)),
+    };
+    Ok(Parsed::Instruction(Instruction {
+        span: line.span,
+        kind,
+        comments: line.comments.clone(),
+        text: line.text.trim().to_owned(),
+    }))
+}
 
-    fn command(&mut self) -> Result<CommandLine> {
-        self.no_more_flags(&[])?;
-        Ok(match self.json()? {
-            Some(words) => CommandLine::Exec(words),
-            None => CommandLine::Shell(self.rest.to_owned()),
-        })
-    }
+fn unknown(input: &Input<'_>) -> Fault {
+    let message = format!("unknown instruction: {}", input.word);
+    let suggestion = suggest::closest_keyword(&NAMES, input.word);
+    Fault::Instruction(Diagnostic::error(message, input.line.span_of(input.word)).with_suggestion(suggestion))
 }

@@ -1,81 +1,89 @@
-//! RUN, and what its here-documents make of the command (D5.23 to D5.26).
+//! `RUN [flags] command` (D15.1 to D15.10), and what a RUN with here-documents runs (D5.24 to D5.26).
 
-use super::{Arguments, Result};
+use super::{Fault, Input, Parse, command};
 use crate::ast::{CommandLine, Run, RunNetwork, RunSecurity, Word};
-use crate::heredoc::Heredoc;
-use crate::suggest;
+use crate::diagnostic::Diagnostic;
+use crate::flags::{FlagKind, Flags};
+use crate::heredoc::Marker;
+use crate::mount::Mount;
+use crate::quote::quoted;
 
-const FLAGS: [&str; 4] = ["mount", "network", "security", "device"];
+const FLAGS: [(&str, FlagKind); 4] =
+    [("mount", FlagKind::List), ("network", FlagKind::Text), ("security", FlagKind::Text), ("device", FlagKind::List)];
 
-pub(super) fn parse(arguments: &mut Arguments) -> Result<Run> {
-    let word = |(value, span)| Word { value, span };
-    let mounts = arguments.flags.list("mount")?.into_iter().map(word).collect();
-    let devices = arguments.flags.list("device")?.into_iter().map(word).collect();
-    let network = match arguments.flags.string("network")? {
-        None => None,
-        Some((value, span)) => Some(match value.as_str() {
-            "default" => RunNetwork::Default,
-            "none" => RunNetwork::None,
-            "host" => RunNetwork::Host,
-            _ => {
-                let suggestion = suggest::closest(["default", "none", "host"], &value);
-                return Err((format!("invalid network mode {value:?}"), span, suggestion));
-            }
-        }),
-    };
-    let security = match arguments.flags.string("security")? {
-        None => None,
-        Some((value, span)) => Some(match value.as_str() {
-            "sandbox" => RunSecurity::Sandbox,
-            "insecure" => RunSecurity::Insecure,
-            _ => return Err((format!("security {value:?} is not valid"), span, None)),
-        }),
-    };
-    arguments.no_more_flags(&FLAGS)?;
-    let heredocs = arguments.line.heredocs.clone();
-    let command = match arguments.json()? {
-        Some(words) => CommandLine::Exec(words),
-        None => CommandLine::Shell(arguments.rest.to_owned()),
-    };
-    Ok(Run { command, heredocs, mounts, network, security, devices })
+pub(super) fn parse(input: &Input<'_>) -> Parse<Run> {
+    let command = command::line(input, input.rest)?;
+    let flags = input.flags(&FLAGS)?;
+    let mounts = flags.list("mount");
+    for mount in &mounts {
+        Mount::check(mount).map_err(|error| {
+            let suggestion = error.suggestion().map(str::to_owned);
+            Fault::Instruction(Diagnostic::error(error.to_string(), mount.span).with_suggestion(suggestion))
+        })?;
+    }
+    Ok(Run {
+        command,
+        heredocs: input.line.heredocs.clone(),
+        mounts,
+        network: network(&flags)?,
+        security: security(&flags)?,
+        devices: flags.list("device"),
+    })
 }
 
-/// What a RUN runs.
-#[derive(Clone, Debug, PartialEq)]
-pub enum RunForm {
-    Command(CommandLine),
-    /// A here-document that starts with `#!`: a file of that name and content, run by the shell.
-    Script {
-        name: String,
-        content: String,
-    },
+fn fault(flag: &Word, message: String) -> Fault {
+    Fault::Instruction(Diagnostic::error(message, flag.span))
 }
 
-impl Run {
-    pub fn form(&self) -> RunForm {
-        let CommandLine::Shell(text) = &self.command else { return RunForm::Command(self.command.clone()) };
-        match self.heredocs.as_slice() {
-            [] => RunForm::Command(self.command.clone()),
-            [only] if is_lone_marker(text) => {
-                let content = only.content().into_owned();
-                match content.starts_with("#!") {
-                    true => RunForm::Script { name: only.name.clone(), content },
-                    false => RunForm::Command(CommandLine::Shell(content)),
-                }
-            }
-            several => {
-                let mut command = text.clone();
-                for Heredoc { name, body, .. } in several {
-                    command.push('\n');
-                    command.push_str(body);
-                    command.push_str(name);
-                }
-                RunForm::Command(CommandLine::Shell(command))
-            }
-        }
+fn network(flags: &Flags) -> Parse<Option<RunNetwork>> {
+    let Some(flag) = flags.text("network") else { return Ok(None) };
+    match flag.as_str() {
+        "default" => Ok(Some(RunNetwork::Default)),
+        "none" => Ok(Some(RunNetwork::None)),
+        "host" => Ok(Some(RunNetwork::Host)),
+        mode => Err(fault(&flag, format!("invalid network mode {}", quoted(mode)))),
     }
 }
 
-fn is_lone_marker(text: &str) -> bool {
-    crate::heredoc::is_one_word(text.trim())
+fn security(flags: &Flags) -> Parse<Option<RunSecurity>> {
+    let Some(flag) = flags.text("security") else { return Ok(None) };
+    match flag.as_str() {
+        "sandbox" => Ok(Some(RunSecurity::Sandbox)),
+        "insecure" => Ok(Some(RunSecurity::Insecure)),
+        mode => Err(fault(&flag, format!("security {} is not valid", quoted(mode)))),
+    }
+}
+
+/// What a RUN hands to the sandbox, here-documents resolved.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RunForm {
+    /// A command in exec form, or a text for the shell.
+    Command(CommandLine),
+    /// A file of mode 0755 at `/dev/pipes/<name>`, which the shell is told to run. The content starts with `#!`.
+    Script { name: String, content: String },
+}
+
+impl Run {
+    /// A lone marker makes its body the command, or a script if it starts with `#!`; in any other case the shell gets the text
+    /// with all bodies and terminators, and reads the here-documents itself.
+    pub fn script(&self) -> RunForm {
+        let (CommandLine::Shell(text), Some(first)) = (&self.command, self.heredocs.first()) else {
+            return RunForm::Command(self.command.clone());
+        };
+        if !matches!(Marker::parse(text), Ok(Some(_))) {
+            let mut full = text.clone();
+            for heredoc in &self.heredocs {
+                full.push('\n');
+                full.push_str(&heredoc.body);
+                full.push_str(&heredoc.name);
+            }
+            return RunForm::Command(CommandLine::Shell(full));
+        }
+        // The raw body decides, as in BuildKit: behind `<<-`, an indented `#!` makes no script.
+        if first.body.starts_with("#!") {
+            RunForm::Script { name: first.name.clone(), content: first.content() }
+        } else {
+            RunForm::Command(CommandLine::Shell(first.content()))
+        }
+    }
 }

@@ -236,7 +236,7 @@ impl Lowering<'_> {
 fn expand(expander: &Expander, word: &Word, scope: &Environment) -> Result<String> {
     match expander.word(&word.value, scope) {
         Ok(expansion) => Ok(expansion.text),
-        Err(error) => Err(problem(format!("failed to process {}: {error}", history::quote(&word.value)), word.span)),
+        Err(error) => Err(problem(error.to_string(), word.span)),
     }
 }
 

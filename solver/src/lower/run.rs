@@ -5,8 +5,8 @@ use super::stages::{Image, Origin};
 use super::{Lowering, Result, history, problem, unsupported};
 use crate::graph::VertexId;
 use crate::op::{CacheSharing, Exec, Input, Mount, MountKind, Network, Op};
+use parser::RunForm;
 use parser::ast::{CommandLine, Run, RunNetwork, RunSecurity};
-use parser::instruction::run::RunForm;
 use parser::mount::{self, Sharing};
 use parser::span::Span;
 
@@ -25,10 +25,14 @@ impl Lowering<'_> {
             let parsed = mount::Mount::parse(&word.value, &mut |text| {
                 expander.word(text, &environment).map(|expansion| expansion.text)
             })
-            .map_err(|error| problem(error.to_string(), word.span))?;
+            .map_err(|error| {
+                let mut problem = problem(error.to_string(), word.span);
+                problem.suggestion = error.suggestion().map(str::to_owned);
+                problem
+            })?;
             mounts.push(self.mount(parsed, word.span, state, place, &mut inputs)?);
         }
-        let command = match run.form() {
+        let command = match run.script() {
             RunForm::Command(command) => command,
             RunForm::Script { name, content } => {
                 let target = format!("{SCRIPT_DIRECTORY}/{name}");
@@ -75,21 +79,21 @@ impl Lowering<'_> {
         let written_target = mount.target().unwrap_or_default().to_owned();
         let target = parser::path::clean(&parser::path::workdir(&state.config.config.working_dir, &written_target));
         // Secrets and agents have targets of their own where none is written.
-        if target == "/" && !matches!(mount, mount::Mount::Secret(_) | mount::Mount::Ssh(_)) {
+        if target == "/" && !matches!(mount, mount::Mount::Secret { .. } | mount::Mount::Ssh { .. }) {
             return Err(problem(format!("invalid mount target {written_target:?}"), span));
         }
-        let readonly = mount.is_readonly();
+        let readonly = mount.readonly();
         let kind = match mount {
-            mount::Mount::Bind(bind) => {
-                let from = match bind.from.as_deref().filter(|from| !from.is_empty()) {
+            mount::Mount::Bind { from, source, .. } => {
+                let from = match from.as_deref().filter(|from| !from.is_empty()) {
                     Some(from) => self.mount_origin(from, &target, span, place)?,
                     None => self.context(),
                 };
-                let source = clean_absolute(bind.source.as_deref().unwrap_or("/"));
+                let source = clean_absolute(source.as_deref().unwrap_or("/"));
                 MountKind::Bind { from: input(inputs, from), source }
             }
-            mount::Mount::Cache(cache) => {
-                let from = match cache.from.as_deref().filter(|from| !from.is_empty()) {
+            mount::Mount::Cache { id, sharing, from, source, mode, uid, gid, .. } => {
+                let from = match from.as_deref().filter(|from| !from.is_empty()) {
                     Some(from) => {
                         let origin = self.mount_origin(from, &target, span, place)?;
                         Some(input(inputs, origin))
@@ -97,27 +101,27 @@ impl Lowering<'_> {
                     None => None,
                 };
                 let namespace = self.options.build_args.get("BUILDKIT_CACHE_MOUNT_NS").cloned().unwrap_or_default();
-                let id = match &cache.id {
+                let id = match &id {
                     Some(id) if !id.is_empty() => id.clone(),
                     _ => parser::path::clean(&written_target),
                 };
                 MountKind::Cache {
                     id: format!("{namespace}/{id}"),
-                    sharing: match cache.sharing {
+                    sharing: match sharing {
                         Sharing::Shared => CacheSharing::Shared,
                         Sharing::Private => CacheSharing::Private,
                         Sharing::Locked => CacheSharing::Locked,
                     },
                     from,
-                    source: clean_absolute(cache.source.as_deref().unwrap_or("/")),
-                    mode: cache.mode.unwrap_or(0o755),
-                    uid: cache.uid.unwrap_or(0),
-                    gid: cache.gid.unwrap_or(0),
+                    source: clean_absolute(source.as_deref().unwrap_or("/")),
+                    mode: mode.unwrap_or(0o755),
+                    uid: uid.unwrap_or(0),
+                    gid: gid.unwrap_or(0),
                 }
             }
-            mount::Mount::Tmpfs(tmpfs) => MountKind::Tmpfs { size: tmpfs.size.unwrap_or(0) },
-            mount::Mount::Secret(_) => return Err(unsupported("RUN --mount=type=secret", span)),
-            mount::Mount::Ssh(_) => return Err(unsupported("RUN --mount=type=ssh", span)),
+            mount::Mount::Tmpfs { size, .. } => MountKind::Tmpfs { size: size.unwrap_or(0) },
+            mount::Mount::Secret { .. } => return Err(unsupported("RUN --mount=type=secret", span)),
+            mount::Mount::Ssh { .. } => return Err(unsupported("RUN --mount=type=ssh", span)),
         };
         Ok(Mount { target, readonly, kind })
     }

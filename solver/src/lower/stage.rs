@@ -216,7 +216,7 @@ impl Lowering<'_> {
             let (texts, _) = self
                 .expander
                 .words(&word.value, &state.environment)
-                .map_err(|error| problem(format!("failed to process {:?}: {error}", word.value), word.span))?;
+                .map_err(|error| problem(error.to_string(), word.span))?;
             for text in texts {
                 ports.extend(parser::expose::parse_port(&text).map_err(|error| problem(error, span))?);
             }

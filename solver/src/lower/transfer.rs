@@ -129,7 +129,7 @@ impl Lowering<'_> {
             true => self
                 .expander
                 .heredoc(&content, environment)
-                .map_err(|error| problem(format!("failed to process here-document: {error}"), heredoc.span))?,
+                .map_err(|error| problem(error.to_string(), heredoc.span))?,
             false => content.to_string(),
         };
         let mkfile = Mkfile { path: clean_absolute(&heredoc.name), data, mode: 0o644 };

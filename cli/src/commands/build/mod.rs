@@ -18,9 +18,9 @@ use executor::value::{Context, Value};
 use executor::worker::LocalWorker;
 use export::Exporter;
 use oci::{Platform, Reference};
-use parser::Diagnostic;
 use parser::diagnostic::excerpt;
-use parser::span::Span;
+use parser::lint::CheckOptions;
+use parser::{Diagnostic, Dockerfile, LineIndex, Span};
 use request::Request;
 use solver::event::{Event, EventSink, WarningEvent};
 use solver::lower::{self, ImageResolver, Plan, ResolvedImage};
@@ -136,24 +136,40 @@ async fn build(
     let Some(Value::Files(stack)) = values.pop() else {
         return Err(CliError::Failed("the build has no files as its result".into()));
     };
-    for warning in &dockerfile.warnings {
-        let lines = parser::span::LineIndex::new(&source.text).lines(warning.span);
-        let rule = warning.rule.map(|rule| format!("{rule}: ")).unwrap_or_default();
-        events.send(Event::Warning(WarningEvent {
-            vertex: String::new(),
-            level: 1,
-            short: format!("{rule}{} (line {})", warning.message, lines.1),
-            detail: Vec::new(),
-            url: String::new(),
-            lines: Some(lines),
-        }));
-    }
+    warn(&dockerfile, &source, request, events)?;
     let mut built = None;
     let exporter = Exporter { app, images, stack: &stack, config: &config, base_history, events };
     for output in &request.outputs {
         built = exporter.export(output).await?.or(built);
     }
     Ok(Ok(built))
+}
+
+/// What the parser found that does not stop a build, as far as the checks are not switched off (D21.2, D21.3).
+fn warn(dockerfile: &Dockerfile, source: &Source, request: &Request, events: &EventSink) -> Result<()> {
+    let given = request.lower.build_args.get("BUILDKIT_DOCKERFILE_CHECK").map(String::as_str);
+    let directive = dockerfile.directives.check.as_ref();
+    // The directive's value ends at its first blank (D2.7).
+    let text = given.or_else(|| directive.and_then(|word| word.value.split(' ').next())).unwrap_or_default();
+    let options =
+        CheckOptions::parse(text).map_err(|message| source.error(directive.map(|word| word.span), message))?;
+    let index = LineIndex::new(&source.text);
+    for warning in &dockerfile.warnings {
+        let rule = warning.rule.unwrap_or_default();
+        if !options.reports(rule, false) {
+            continue;
+        }
+        let lines = index.lines(warning.span);
+        events.send(Event::Warning(WarningEvent {
+            vertex: String::new(),
+            level: 1,
+            short: format!("{rule}: {} (line {})", warning.message, lines.0),
+            detail: Vec::new(),
+            url: String::new(),
+            lines: Some(lines),
+        }));
+    }
+    Ok(())
 }
 
 /// Dockerfile and context (D19, D20).

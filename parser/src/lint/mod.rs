@@ -1,0 +1,61 @@
+//! Build checks that the text alone can answer (D21); one file a rule. Rules that need values, the context or base images are the
+//! solver's.
+//!
+//! All findings are reported. What of them to show is for the caller to say, with [`CheckOptions`], and so is the choice of stages:
+//! rules about the contents of stages count for dispatched stages only (D21.7).
+
+mod consistent_instruction_casing;
+mod duplicate_stage_name;
+mod from_as_casing;
+mod json_args_recommended;
+mod legacy_key_value_format;
+mod maintainer_deprecated;
+mod multiple_instructions_disallowed;
+mod no_empty_continuation;
+mod options;
+mod reserved_stage_name;
+mod stage_name_casing;
+
+pub use options::CheckOptions;
+
+use crate::ast::Dockerfile;
+use crate::diagnostic::Diagnostic;
+use crate::line::LogicalLine;
+
+/// What rules look at.
+struct Subject<'a> {
+    source: &'a str,
+    file: &'a Dockerfile,
+    lines: &'a [LogicalLine],
+}
+
+type Rule = fn(&Subject<'_>) -> Vec<Diagnostic>;
+
+const RULES: [Rule; 10] = [
+    consistent_instruction_casing::check,
+    duplicate_stage_name::check,
+    from_as_casing::check,
+    json_args_recommended::check,
+    legacy_key_value_format::check,
+    maintainer_deprecated::check,
+    multiple_instructions_disallowed::check,
+    no_empty_continuation::check,
+    reserved_stage_name::check,
+    stage_name_casing::check,
+];
+
+/// All findings, in file order.
+pub(crate) fn check(source: &str, file: &Dockerfile, lines: &[LogicalLine]) -> Vec<Diagnostic> {
+    let subject = Subject { source, file, lines };
+    let mut findings: Vec<Diagnostic> = RULES.iter().flat_map(|rule| rule(&subject)).collect();
+    findings.sort_by_key(|finding| finding.span.start);
+    findings
+}
+
+/// Whether a word is all in lower case or all in upper case.
+fn is_self_consistent(word: &str) -> bool {
+    word == word.to_lowercase() || word == word.to_uppercase()
+}
+
+#[cfg(test)]
+mod tests;
