@@ -184,7 +184,7 @@ impl LocalWorker {
                     destination: draft.root.as_fd(),
                     selection: &op::Selection::tree("/"),
                     to: "/",
-                    owner: crate::fileop::Owner::Set(0, 0),
+                    owner: crate::fileop::Owner::Root,
                     chmod: None,
                     unpack: false,
                 })?;

@@ -105,7 +105,7 @@ impl LocalWorker {
                         Owner::Set(uid, gid)
                     }
                     None if copy.keep_owner => Owner::Keep,
-                    None => Owner::Set(0, 0),
+                    None => Owner::Root,
                 };
                 let view;
                 let source = match inputs.get(copy.from) {

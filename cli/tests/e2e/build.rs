@@ -64,6 +64,8 @@ fn archives_are_unpacked_by_add() {
     harness.build(&testdata("add-archive"), &["-t", "add"]).ok();
     let text = harness.output("add", &["cat", "/unpacked/tree/file", "/unpacked/plain.txt"]);
     assert_eq!(text, "inside\nplain\n");
+    let owner = harness.output("add", &["stat", "-c", "%u:%g", "/unpacked/tree/file"]);
+    assert_eq!(owner, "7:8\n", "X3.71: entries keep their owners");
 }
 
 #[test]

@@ -22,6 +22,7 @@ impl Attributes<'_> {
     pub fn owner_of(&self, source: &Stat) -> (u32, u32) {
         match self.owner {
             Owner::Keep => (source.uid, source.gid),
+            Owner::Root => (0, 0),
             Owner::Set(uid, gid) => (uid, gid),
         }
     }
@@ -44,7 +45,7 @@ impl Attributes<'_> {
             _ => 0o755,
         };
         let owner = match self.owner {
-            Owner::Keep => (0, 0),
+            Owner::Keep | Owner::Root => (0, 0),
             Owner::Set(uid, gid) => (uid, gid),
         };
         super::resolve::NewDir { mode, owner, time: None }

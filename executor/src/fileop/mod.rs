@@ -54,7 +54,9 @@ pub struct SourceTree<'a> {
 pub enum Owner {
     /// As in the source; directories that are made on the way belong to 0:0. For stages and images (X3.25).
     Keep,
-    /// This user and group: `--chown`, or 0:0 for a build context.
+    /// 0:0, whoever owns the files of a build context; entries of an archive that is unpacked keep their numbers (X3.71).
+    Root,
+    /// This user and group: `--chown`.
     Set(u32, u32),
 }
 

@@ -59,7 +59,7 @@ fn unpack_file(
     let Ok(Some(first)) = archive.next() else { return Ok(None) };
 
     let dir_owner = match owner {
-        Owner::Keep => (0, 0),
+        Owner::Keep | Owner::Root => (0, 0),
         Owner::Set(uid, gid) => (uid, gid),
     };
     let at = resolve(destination, to, true, &|_, _| true)?;
@@ -263,7 +263,7 @@ impl Unpacker<'_> {
         };
         let (uid, gid) = match self.owner {
             Owner::Set(uid, gid) => (uid, gid),
-            Owner::Keep => (id(entry.uid)?, id(entry.gid)?),
+            Owner::Keep | Owner::Root => (id(entry.uid)?, id(entry.gid)?),
         };
         Ok((Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))))
     }
