@@ -182,6 +182,9 @@ async fn stages_are_found_by_the_rules_of_each_place() {
             assert!(error.contains(message), "{id}: {error}");
         }
     }
+    let variables =
+        plan("FROM plain AS a\nRUN in a\nFROM plain\nARG T=bind\nRUN --mount=type=$T,from=a,target=/m x").await;
+    assert_eq!(execs(&variables).len(), 2, "a mount whose type is a variable still needs its stage");
     let upper = plan("FROM plain AS Base\nRUN in base\nFROM plain\nCOPY --from=BASE /x /").await;
     assert_eq!(execs(&upper).len(), 1, "E72");
     let by_position = plan("FROM plain\nRUN in 0\nFROM plain\nCOPY --from=0 /x /").await;

@@ -135,20 +135,26 @@ impl Lowering<'_> {
                 );
                 Err(problem(message, span))
             }
-            Origin::Stage(index) => Ok(self.stage_files(place, index)),
+            Origin::Stage(index) => self.stage_files(place, index, span),
             Origin::Scratch => Ok(self.scratch()),
-            Origin::Image(image) => Ok(self.origin_image(&image, span)),
+            Origin::Image(image) => self.origin_image(&image, span),
         }
     }
 
     /// The files of an earlier stage.
-    pub(super) fn stage_files(&self, place: &Place, index: usize) -> VertexId {
-        place.states[index].as_ref().expect("a stage that another takes from is needed").files
+    pub(super) fn stage_files(&self, place: &Place, index: usize, span: Span) -> Result<VertexId> {
+        match place.states.get(index) {
+            Some(Some(state)) => Ok(state.files),
+            _ => Err(problem(format!("stage {:?} was not prepared", place.stages.display_name(index)), span)),
+        }
     }
 
-    pub(super) fn origin_image(&mut self, image: &Image, span: Span) -> VertexId {
-        let digest = self.images[&image.key()].digest;
-        self.image_files(image, format!("FROM {}@{digest}", image.reference), span)
+    pub(super) fn origin_image(&mut self, image: &Image, span: Span) -> Result<VertexId> {
+        let Some(resolved) = self.images.get(&image.key()) else {
+            return Err(problem(format!("image {} was not resolved", image.reference), span));
+        };
+        let name = format!("FROM {}@{}", image.reference, resolved.digest);
+        Ok(self.image_files(image, name, span))
     }
 
     /// D15.6: the step's own mode, else the build's. The host's network is an entitlement of its own.

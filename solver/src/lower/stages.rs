@@ -10,7 +10,6 @@ use oci::{Platform, Reference};
 use parser::ast::{self, Dockerfile, Instruction, InstructionKind, Word};
 use parser::diagnostic::Diagnostic;
 use parser::expand::Expander;
-use parser::mount::Mount;
 use parser::span::Span;
 use std::collections::HashSet;
 
@@ -238,11 +237,8 @@ impl Stages {
                 }
                 InstructionKind::Run(run) => {
                     for mount in &run.mounts {
-                        let from = Mount::parse(&mount.value, &mut |text| Ok(text.to_owned()))
-                            .ok()
-                            .and_then(|mount| mount.from().map(str::to_owned));
-                        if let Some(from) = from.filter(|from| !from.is_empty()) {
-                            origins.extend(self.origin(&from, false, &stage.platform, *span).ok());
+                        if let Some(from) = mount_origin(&mount.value) {
+                            origins.extend(self.origin(from, false, &stage.platform, *span).ok());
                         }
                     }
                 }
@@ -298,6 +294,13 @@ impl std::ops::Index<usize> for Stages {
     fn index(&self, index: usize) -> &Stage {
         &self.stages[index]
     }
+}
+
+/// The `from` of a mount. The other options may hold variables whose values are not known yet; this one never does (D17.5).
+fn mount_origin(value: &str) -> Option<&str> {
+    let fields = value.split(',').map(|field| field.trim_matches('"'));
+    let named = fields.filter_map(|field| field.split_once('=')).filter(|(key, _)| key.eq_ignore_ascii_case("from"));
+    named.map(|(_, from)| from).last().filter(|from| !from.is_empty())
 }
 
 /// D12.4.

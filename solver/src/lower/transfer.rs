@@ -115,9 +115,9 @@ impl Lowering<'_> {
                 );
                 return Err(problem(message, from.span));
             }
-            Origin::Stage(index) => self.stage_files(place, index),
+            Origin::Stage(index) => self.stage_files(place, index, from.span)?,
             Origin::Scratch => self.scratch(),
-            Origin::Image(image) => self.origin_image(&image, from.span),
+            Origin::Image(image) => self.origin_image(&image, from.span)?,
         };
         Ok((files, true))
     }
