@@ -25,6 +25,18 @@ pub enum MountError {
     TooManyLayers(usize),
 }
 
+impl MountError {
+    /// An older kernel answers EINVAL to what it does not know.
+    fn advise(mut self, advice: &str) -> Self {
+        if let MountError::Mount { source, detail, .. } = &mut self
+            && source.raw_os_error() == Some(Errno::INVAL.raw_os_error())
+        {
+            detail.push_str(&format!(" ({advice})"));
+        }
+        self
+    }
+}
+
 type Result<T> = std::result::Result<T, MountError>;
 
 /// The merged view of `layers`, bottom first. With an upper and a work directory it is writable, and what is written goes to the
@@ -55,11 +67,9 @@ pub fn overlay(
     };
     // Neutral, since processes inside see it in their mount table.
     set("source", Path::new("overlay"))?;
-    for layer in layers.iter().rev() {
-        set("lowerdir+", layer)?;
-    }
-    if layers.is_empty() || (layers.len() == 1 && upper.is_none()) {
-        set("lowerdir+", empty)?;
+    let needs_empty = layers.is_empty() || (layers.len() == 1 && upper.is_none());
+    for layer in layers.iter().rev().map(PathBuf::as_path).chain(needs_empty.then_some(empty)) {
+        set("lowerdir+", layer).map_err(|error| error.advise("Linux 6.7 or newer is needed"))?;
     }
     for option in ["index", "xino"] {
         set(option, Path::new("off"))?;
@@ -106,7 +116,8 @@ pub fn bind(root: BorrowedFd, path: &str) -> Result<OwnedFd> {
     let source =
         rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve).map_err(failed)?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    open_tree(source.as_fd(), "", flags).map_err(failed)
+    open_tree(source.as_fd(), "", flags)
+        .map_err(|errno| failed(errno).advise("a mount of a stage's files needs Linux 6.15 or newer"))
 }
 
 /// A directory for reading.

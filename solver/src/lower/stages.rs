@@ -299,8 +299,10 @@ impl std::ops::Index<usize> for Stages {
 /// The `from` of a mount. The other options may hold variables whose values are not known yet; this one never does (D17.5).
 fn mount_origin(value: &str) -> Option<&str> {
     let fields = value.split(',').map(|field| field.trim_matches('"'));
-    let named = fields.filter_map(|field| field.split_once('=')).filter(|(key, _)| key.eq_ignore_ascii_case("from"));
-    named.map(|(_, from)| from).last().filter(|from| !from.is_empty())
+    let mut named =
+        fields.filter_map(|field| field.split_once('=')).filter(|(key, _)| key.eq_ignore_ascii_case("from"));
+    // A later duplicate wins (D17.4).
+    named.next_back().map(|(_, from)| from).filter(|from| !from.is_empty())
 }
 
 /// D12.4.
