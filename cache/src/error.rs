@@ -31,6 +31,11 @@ pub enum Error {
     AmbiguousId(String),
     #[error("{} is not a valid document: {source}", path.display())]
     Document { path: PathBuf, source: serde_json::Error },
+    #[error(
+        "{} is not a store, and not empty (it holds {found:?}): name an empty or new directory with --root or RBUILD_ROOT",
+        path.display()
+    )]
+    NotAStore { path: PathBuf, found: String },
     #[error("the store needs a home: set HOME, or name a directory with --root or RBUILD_ROOT")]
     NoHome,
 }

@@ -38,6 +38,7 @@ impl Store {
     pub fn open(root: &Path) -> Result<Store> {
         let is_new = !root.join("oci-layout").exists();
         if is_new {
+            refuse_foreign(root)?;
             create(root)?;
         }
         let root = root.canonicalize().map_err(Error::io("open the store", root))?;
@@ -99,6 +100,23 @@ impl Store {
     }
 }
 
+/// A directory with other things in it must not become a store: its `tmp` would be cleared. What a process that died while it made a
+/// store has left is no other thing.
+fn refuse_foreign(root: &Path) -> Result<()> {
+    const OURS: [&str; 7] = ["blobs", "snapshots", "mounts", "tmp", "locks", "trash", "empty"];
+    let entries = match fs::read_dir(root) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(Error::io("open the store", root))?,
+    };
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let is_ours =
+        |name: &String| OURS.contains(&name.as_str()) || name.starts_with("index.") || name.starts_with("oci-layout");
+    match names.into_iter().find(|name| !is_ours(name)) {
+        Some(found) => Err(Error::NotAStore { path: root.to_owned(), found }),
+        None => Ok(()),
+    }
+}
+
 fn create(root: &Path) -> Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
@@ -144,6 +162,21 @@ mod tests {
         Store::open(&root).unwrap();
         Store::open(&root).unwrap();
         assert_eq!(fs::read(root.join("oci-layout")).unwrap(), br#"{"imageLayoutVersion":"1.0.0"}"#);
+    }
+
+    #[test]
+    fn other_directories_are_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = directory.path().join("tmp/other.lock");
+        fs::create_dir(directory.path().join("tmp")).unwrap();
+        fs::write(&lock, "").unwrap();
+        fs::write(directory.path().join("file"), "").unwrap();
+        assert!(matches!(Store::open(directory.path()), Err(Error::NotAStore { .. })));
+        assert!(lock.exists() && !directory.path().join("oci-layout").exists());
+        // What a process left that died while it made a store is gone on with.
+        fs::remove_file(directory.path().join("file")).unwrap();
+        fs::remove_file(lock).unwrap();
+        Store::open(directory.path()).unwrap();
     }
 
     #[test]
