@@ -15,6 +15,7 @@
 
 pub mod ast;
 pub mod chmod;
+mod description;
 pub mod diagnostic;
 mod directive;
 mod duration;

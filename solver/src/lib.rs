@@ -1,5 +1,7 @@
 //! From a syntax tree to results: what to run, in which order, and what need not run at all.
 //!
+//! [`check`] and [`outline`] use the first step only: they say what is wrong with a Dockerfile, and what it can be given.
+//!
 //! The crate knows no Linux, no disk and no network; it works against traits, and its tests against an in-memory worker.
 //! A build passes through it in three steps:
 //!
@@ -9,9 +11,11 @@
 //! 3. [`schedule::solve`] asks a [`CacheIndex`](schedule::CacheIndex) for each key and has a [`Worker`](schedule::Worker) run
 //!    the others, as wide as the graph allows, reporting [`Event`](event::Event)s.
 
+pub mod check;
 pub mod event;
 pub mod graph;
 pub mod key;
 pub mod lower;
 pub mod op;
+pub mod outline;
 pub mod schedule;

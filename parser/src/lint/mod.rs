@@ -14,9 +14,11 @@ mod multiple_instructions_disallowed;
 mod no_empty_continuation;
 mod options;
 mod reserved_stage_name;
+mod rule;
 mod stage_name_casing;
 
 pub use options::CheckOptions;
+pub use rule::{RULES, Rule};
 
 use crate::ast::Dockerfile;
 use crate::diagnostic::Diagnostic;
@@ -29,9 +31,9 @@ struct Subject<'a> {
     lines: &'a [LogicalLine],
 }
 
-type Rule = fn(&Subject<'_>) -> Vec<Diagnostic>;
+type Check = fn(&Subject<'_>) -> Vec<Diagnostic>;
 
-const RULES: [Rule; 10] = [
+const CHECKS: [Check; 10] = [
     consistent_instruction_casing::check,
     duplicate_stage_name::check,
     from_as_casing::check,
@@ -47,7 +49,7 @@ const RULES: [Rule; 10] = [
 /// All findings, in file order.
 pub(crate) fn check(source: &str, file: &Dockerfile, lines: &[LogicalLine]) -> Vec<Diagnostic> {
     let subject = Subject { source, file, lines };
-    let mut findings: Vec<Diagnostic> = RULES.iter().flat_map(|rule| rule(&subject)).collect();
+    let mut findings: Vec<Diagnostic> = CHECKS.iter().flat_map(|rule| rule(&subject)).collect();
     findings.sort_by_key(|finding| finding.span.start);
     findings
 }
