@@ -64,11 +64,10 @@ pub enum InstructionKind {
     Cmd(CommandLine),
     Copy(Transfer),
     Entrypoint(CommandLine),
-    /// Names and values, both expanding (D14).
-    Env(Vec<(Word, Word)>),
+    Env(Pairs),
     Expose(Vec<Word>),
     Healthcheck(Healthcheck),
-    Label(Vec<(Word, Word)>),
+    Label(Pairs),
     Maintainer(String),
     Onbuild(Onbuild),
     Run(Box<Run>),
@@ -77,6 +76,27 @@ pub enum InstructionKind {
     User(Word),
     Volume(Vec<Word>),
     Workdir(Word),
+}
+
+impl Dockerfile {
+    /// The comments directly above the instruction that holds the offset.
+    pub fn comments_at(&self, offset: usize) -> &[String] {
+        let at_or_before = |instructions: &'_ [Instruction]| {
+            instructions.partition_point(|instruction| instruction.span.start <= offset).checked_sub(1)
+        };
+        let stage = self.stages.partition_point(|stage| stage.from.span.start <= offset).checked_sub(1);
+        let Some(stage) = stage.map(|index| &self.stages[index]) else {
+            return at_or_before(&self.global_args).map_or(&[], |index| &self.global_args[index].comments);
+        };
+        at_or_before(&stage.instructions).map_or(&stage.from.comments, |index| &stage.instructions[index].comments)
+    }
+}
+
+impl Instruction {
+    /// The instruction word as written.
+    pub fn word(&self) -> &str {
+        crate::words::head(&self.text).0
+    }
 }
 
 impl InstructionKind {
@@ -102,6 +122,14 @@ impl InstructionKind {
             InstructionKind::Workdir(_) => "WORKDIR",
         }
     }
+}
+
+/// Names and values of ENV and LABEL, both expanding (D14).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pairs {
+    pub pairs: Vec<(Word, Word)>,
+    /// Written `NAME VALUE`, without `=`: one pair (D14.2).
+    pub is_legacy: bool,
 }
 
 /// One `name[=default]` of an ARG (D13). The name is verbatim; the default expands.

@@ -21,7 +21,10 @@ pub struct Diagnostic {
     pub rule: Option<&'static str>,
     /// Without the suggestion.
     pub message: String,
+    /// The place as BuildKit reports it: of a warning the whole instruction.
     pub span: Span,
+    /// The part of it that is meant, if that is known better.
+    pub focus: Option<Span>,
     /// What was probably meant: a word, not a sentence.
     pub suggestion: Option<String>,
     pub notes: Vec<String>,
@@ -46,6 +49,7 @@ impl Diagnostic {
             rule: None,
             message: message.into(),
             span,
+            focus: None,
             suggestion: None,
             notes: Vec::new(),
         }
@@ -53,6 +57,16 @@ impl Diagnostic {
 
     pub fn warning(rule: &'static str, message: impl Into<String>, span: Span) -> Self {
         Diagnostic { severity: Severity::Warning, rule: Some(rule), ..Diagnostic::error(message, span) }
+    }
+
+    pub fn with_focus(mut self, focus: Span) -> Self {
+        self.focus = Some(focus);
+        self
+    }
+
+    /// What to underline.
+    pub fn focus(&self) -> Span {
+        self.focus.unwrap_or(self.span)
     }
 
     pub fn with_suggestion(mut self, suggestion: Option<String>) -> Self {
@@ -75,7 +89,7 @@ impl Diagnostic {
             Some(rule) => level.primary_title(self.message.as_str()).id(rule),
             None => level.primary_title(self.message.as_str()),
         };
-        let (start, end) = clamp(source, self.span);
+        let (start, end) = clamp(source, self.focus());
         let snippet =
             Snippet::source(source).path(file_name).fold(true).annotation(AnnotationKind::Primary.span(start..end));
         let mut group = title.element(snippet);

@@ -70,7 +70,7 @@ fn expanded(word: &str, variables: &[(&str, &str)]) -> Result<String, String> {
 /// The expanded value of the only ENV, ARG or LABEL pair.
 fn value(row: &str, text: &str, variables: &[(&str, &str)]) -> Result<(String, String), String> {
     let (name, value) = match instruction(row, text).kind {
-        InstructionKind::Env(mut pairs) | InstructionKind::Label(mut pairs) => pairs.pop().unwrap(),
+        InstructionKind::Env(mut pairs) | InstructionKind::Label(mut pairs) => pairs.pairs.pop().unwrap(),
         other => panic!("{row}: {other:?}"),
     };
     Ok((expanded(&name, variables)?, expanded(&value, variables)?))
@@ -109,7 +109,7 @@ fn continuations() {
     assert_eq!(shell("E12", "RUN a \\  \n b"), "a  b", "E12");
     let file = parsed("E13", "FROM a\nENV C x\\\\\nENV D y");
     let InstructionKind::Env(pairs) = &file.stages[0].instructions[0].kind else { panic!("E13") };
-    assert_eq!(expanded(&pairs[0].1, &[]).as_deref(), Ok("x\\"), "E13");
+    assert_eq!(expanded(&pairs.pairs[0].1, &[]).as_deref(), Ok("x\\"), "E13");
     assert_eq!(file.stages[0].instructions.len(), 2, "E13");
     assert_eq!(value("E14", "ENV E hello\\\n\\\nworld", &[]), pair("E", "helloworld"), "E14");
     assert_eq!(shell("E15", "RUN a && \\\n# note \\\n b"), "a &&  b", "E15");
@@ -140,7 +140,7 @@ fn heredocs_of_copy() {
     let content = |row: &str, text: &str, variables: &[(&str, &str)]| {
         let heredoc = bodies(row, text).remove(0);
         match heredoc.expand {
-            true => Expander::new('\\').heredoc(&heredoc.content(), &scope(variables)).unwrap(),
+            true => Expander::new('\\').heredoc(&heredoc.content(), &scope(variables)).unwrap().text,
             false => heredoc.content(),
         }
     };

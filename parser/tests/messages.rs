@@ -116,7 +116,9 @@ fn spans_point_at_the_words() {
     let parser::InstructionKind::Run(run) = &stage.instructions[0].kind else { panic!("no RUN") };
     assert_eq!(text(run.mounts[0].span), "type=bind,from=b,target='/x'");
     assert_eq!(LineIndex::new(source).lines(stage.instructions[0].span), (2, 3));
-    let parser::InstructionKind::Env(pairs) = &stage.instructions[1].kind else { panic!("no ENV") };
+    let parser::InstructionKind::Env(parser::ast::Pairs { pairs, .. }) = &stage.instructions[1].kind else {
+        panic!("no ENV")
+    };
     assert_eq!((text(pairs[1].0.span), text(pairs[1].1.span)), ("b", "'2 3'"));
 }
 

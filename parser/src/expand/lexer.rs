@@ -24,6 +24,7 @@ pub(crate) struct Lexer<'a> {
     mode: Mode,
     depth: usize,
     inserted: usize,
+    pub used: BTreeSet<String>,
     pub unset: BTreeSet<String>,
 }
 
@@ -64,7 +65,7 @@ enum Piece<'p> {
 
 impl<'a> Lexer<'a> {
     pub fn new(text: &'a str, escape: char, scope: &'a dyn Scope, mode: Mode) -> Self {
-        Lexer { rest: text, escape, scope, mode, depth: 0, inserted: 0, unset: BTreeSet::new() }
+        Lexer { rest: text, escape, scope, mode, depth: 0, inserted: 0, used: BTreeSet::new(), unset: BTreeSet::new() }
     }
 
     /// The whole text, as one word.
@@ -362,6 +363,7 @@ impl<'a> Lexer<'a> {
         let value = value.map(|value| value.into_owned());
         if let Some(value) = &value {
             self.count(value.len())?;
+            self.used.insert(name.to_owned());
         }
         Ok(value)
     }

@@ -68,6 +68,8 @@ impl Scope for NoVariables {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expansion {
     pub text: String,
+    /// Variables that have a value.
+    pub used: BTreeSet<String>,
     /// Variables that vanished because they are not set. Those behind `-`, `+` and `?` are not among them: there the
     /// author provided for it.
     pub unset: BTreeSet<String>,
@@ -121,7 +123,7 @@ impl Expander {
     pub fn word(&self, word: &str, scope: &dyn Scope) -> Result<Expansion, ExpandError> {
         let mut lexer = Lexer::new(word, self.escape, scope, Mode::default());
         let text = lexer.text().map_err(|reason| error(word, reason))?;
-        Ok(Expansion { text, unset: lexer.unset })
+        Ok(Expansion { text, used: lexer.used, unset: lexer.unset })
     }
 
     /// Expands and splits: at blanks of the word and of unquoted variables, never inside quotes (EXPOSE, D9.11).
@@ -133,9 +135,11 @@ impl Expander {
     }
 
     /// Expands the body of a here-document: quotes are ordinary characters, the escape is always `\` (D5.18, D5.19).
-    pub fn heredoc(&self, body: &str, scope: &dyn Scope) -> Result<String, ExpandError> {
+    pub fn heredoc(&self, body: &str, scope: &dyn Scope) -> Result<Expansion, ExpandError> {
         let mode = Mode { ignore_quotes: true, ..Mode::default() };
-        Lexer::new(body, '\\', scope, mode).text().map_err(|reason| error(body, reason))
+        let mut lexer = Lexer::new(body, '\\', scope, mode);
+        let text = lexer.text().map_err(|reason| error(body, reason))?;
+        Ok(Expansion { text, used: lexer.used, unset: lexer.unset })
     }
 
     /// An instruction as progress shows it: variables expanded, quotes kept, unset variables as written; the text itself if that

@@ -177,7 +177,7 @@ fn splitting() {
 #[test]
 fn heredoc_bodies() {
     let scope = |name: &str| (name == "v").then(|| "1".to_owned());
-    let body = |text: &str| Expander::new('`').heredoc(text, &scope).unwrap();
+    let body = |text: &str| Expander::new('`').heredoc(text, &scope).unwrap().text;
     assert_eq!(body("\"$v\" '$v'\n"), "\"1\" '1'\n");
     assert_eq!(body("a\\nb\n"), "anb\n");
     assert_eq!(body("\\\n"), "\n");

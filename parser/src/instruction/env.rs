@@ -1,13 +1,13 @@
 //! ENV and LABEL: `name=value ...`, or the legacy `name value` (D14).
 
 use super::{Fault, Input, Parse};
-use crate::ast::Word;
+use crate::ast::{Pairs, Word};
 use crate::diagnostic::Diagnostic;
 use crate::quote::quoted;
 use crate::words;
 
-pub(super) fn parse(input: &Input<'_>, instruction: &str) -> Parse<Vec<(Word, Word)>> {
-    let pairs = pairs(input, input.rest, instruction)?;
+pub(super) fn parse(input: &Input<'_>, instruction: &str) -> Parse<Pairs> {
+    let (pairs, is_legacy) = pairs(input, input.rest, instruction)?;
     if pairs.is_empty() {
         return Err(input.fault(format!("{instruction} requires at least one argument")));
     }
@@ -16,7 +16,7 @@ pub(super) fn parse(input: &Input<'_>, instruction: &str) -> Parse<Vec<(Word, Wo
         let message = format!("{instruction} names can not be blank");
         return Err(Fault::Instruction(Diagnostic::error(message, name.span)));
     }
-    Ok(pairs)
+    Ok(Pairs { pairs, is_legacy })
 }
 
 /// The errors of the line stage alone, for a trigger.
@@ -24,14 +24,15 @@ pub(super) fn check_shape(input: &Input<'_>, arguments: &str, instruction: &str)
     pairs(input, arguments, instruction).map(|_| ())
 }
 
-fn pairs(input: &Input<'_>, arguments: &str, instruction: &str) -> Parse<Vec<(Word, Word)>> {
+/// The pairs, and whether they are in the legacy form.
+fn pairs(input: &Input<'_>, arguments: &str, instruction: &str) -> Parse<(Vec<(Word, Word)>, bool)> {
     let pair = |name: &str, value: &str| (input.line.word(name), input.line.word(value));
     let words = words::quoted_words(arguments, input.escape);
-    let Some(first) = words.first() else { return Ok(Vec::new()) };
+    let Some(first) = words.first() else { return Ok((Vec::new(), false)) };
     if !first.contains('=') {
         // The legacy form splits at the first blanks, quoted or not (D14.2).
         return match words::head(arguments) {
-            (name, value) if name.len() < arguments.len() => Ok(vec![pair(name, value)]),
+            (name, value) if name.len() < arguments.len() => Ok((vec![pair(name, value)], true)),
             _ => Err(input.line_fault(format!("{instruction} must have two arguments"))),
         };
     }
@@ -42,5 +43,6 @@ fn pairs(input: &Input<'_>, arguments: &str, instruction: &str) -> Parse<Vec<(Wo
             Err(Fault::Line(Diagnostic::error(message, input.line.span_of(word))))
         }
     };
-    words.iter().map(modern).collect()
+    let pairs = words.iter().map(modern).collect::<Parse<_>>()?;
+    Ok((pairs, false))
 }

@@ -22,7 +22,7 @@ pub(super) fn check(subject: &Subject<'_>) -> Vec<Diagnostic> {
     let wrong = all.into_iter().filter(|(_, word)| !follows(word));
     let finding = |(line, word): (&crate::line::LogicalLine, &str)| {
         let message = format!("Command '{word}' should match the case of the command majority ({majority})");
-        Diagnostic::warning("ConsistentInstructionCasing", message, line.span_of(word))
+        Diagnostic::warning("ConsistentInstructionCasing", message, line.span).with_focus(line.span_of(word))
     };
     wrong.map(finding).collect()
 }

@@ -8,11 +8,10 @@ use crate::quote::quoted;
 
 pub(super) fn check(subject: &Subject<'_>) -> Vec<Diagnostic> {
     let mut seen = HashSet::new();
-    let names = subject.file.stages.iter().filter_map(|stage| stage.from.name.as_ref());
-    let again = names.filter(|name| !seen.insert(name.value.as_str()));
-    let finding = |name: &crate::ast::Word| {
+    let finding = |stage: &crate::ast::Stage| {
+        let name = stage.from.name.as_ref().filter(|name| !seen.insert(name.value.clone()))?;
         let message = format!("Duplicate stage name {}, stage names should be unique", quoted(name));
-        Diagnostic::warning("DuplicateStageName", message, name.span)
+        Some(Diagnostic::warning("DuplicateStageName", message, stage.from.span).with_focus(name.span))
     };
-    again.map(finding).collect()
+    subject.file.stages.iter().filter_map(finding).collect()
 }

@@ -17,7 +17,7 @@ pub(super) fn check(subject: &Subject<'_>) -> Vec<Diagnostic> {
         };
         let message = format!("'{keyword}' and '{from}' keywords' casing do not match");
         (keyword.eq_ignore_ascii_case("AS") && !matches)
-            .then(|| Diagnostic::warning("FromAsCasing", message, line.span_of(keyword)))
+            .then(|| Diagnostic::warning("FromAsCasing", message, line.span).with_focus(line.span_of(keyword)))
     };
     subject.lines.iter().filter_map(finding).collect()
 }

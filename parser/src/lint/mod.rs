@@ -1,16 +1,13 @@
 //! Build checks that the text alone can answer (D21); one file a rule. Rules that need values, the context or base images are the
 //! solver's.
 //!
-//! All findings are reported. What of them to show is for the caller to say, with [`CheckOptions`], and so is the choice of stages:
-//! rules about the contents of stages count for dispatched stages only (D21.7).
+//! All findings are reported. What of them counts is for the caller to say, with [`CheckOptions`].
 
 mod consistent_instruction_casing;
 mod duplicate_stage_name;
 mod from_as_casing;
-mod json_args_recommended;
-mod legacy_key_value_format;
+mod invalid_definition_description;
 mod maintainer_deprecated;
-mod multiple_instructions_disallowed;
 mod no_empty_continuation;
 mod options;
 mod reserved_stage_name;
@@ -33,14 +30,12 @@ struct Subject<'a> {
 
 type Check = fn(&Subject<'_>) -> Vec<Diagnostic>;
 
-const CHECKS: [Check; 10] = [
+const CHECKS: [Check; 8] = [
     consistent_instruction_casing::check,
     duplicate_stage_name::check,
     from_as_casing::check,
-    json_args_recommended::check,
-    legacy_key_value_format::check,
+    invalid_definition_description::check,
     maintainer_deprecated::check,
-    multiple_instructions_disallowed::check,
     no_empty_continuation::check,
     reserved_stage_name::check,
     stage_name_casing::check,

@@ -5,11 +5,10 @@ use crate::diagnostic::Diagnostic;
 use crate::quote::quoted;
 
 pub(super) fn check(subject: &Subject<'_>) -> Vec<Diagnostic> {
-    let names = subject.file.stages.iter().filter_map(|stage| stage.from.name.as_ref());
-    let reserved = names.filter(|name| matches!(name.as_str(), "scratch" | "context"));
-    let finding = |name: &crate::ast::Word| {
+    let finding = |stage: &crate::ast::Stage| {
+        let name = stage.from.name.as_ref().filter(|name| matches!(name.as_str(), "scratch" | "context"))?;
         let message = format!("Stage name should not use the same name as reserved stage {}", quoted(name));
-        Diagnostic::warning("ReservedStageName", message, name.span)
+        Some(Diagnostic::warning("ReservedStageName", message, stage.from.span).with_focus(name.span))
     };
-    reserved.map(finding).collect()
+    subject.file.stages.iter().filter_map(finding).collect()
 }

@@ -38,28 +38,28 @@ fn each_rule_has_its_trigger() {
             "Stage name should not use the same name as reserved stage \"scratch\"",
         ),
         (
-            "FROM a\nCMD x",
-            2,
-            "JSONArgsRecommended",
-            "JSON arguments recommended for CMD to prevent unintended behavior related to OS signals",
-        ),
-        (
             "FROM a\nMAINTAINER x",
             2,
             "MaintainerDeprecated",
             "Maintainer instruction is deprecated in favor of using label",
         ),
         (
-            "FROM a\nENV a b",
+            "# other\nARG x\nFROM a",
             2,
-            "LegacyKeyValueFormat",
-            "\"ENV key=value\" should be used instead of legacy \"ENV key value\" format",
+            "InvalidDefinitionDescription",
+            "Comment for ARG should follow the format: `# x <description>`",
         ),
         (
-            "FROM a\nCMD [\"x\"]\nCMD [\"y\"]",
+            "FROM a\n# z\nARG x y",
+            3,
+            "InvalidDefinitionDescription",
+            "Comment for ARG should follow the format: `# <arg_key> <description>`",
+        ),
+        (
+            "# b.\nFROM a AS b",
             2,
-            "MultipleInstructionsDisallowed",
-            "Multiple CMD instructions should not be used in the same stage because only the last one will be used",
+            "InvalidDefinitionDescription",
+            "Comment for FROM should follow the format: `# b <description>`",
         ),
     ];
     for (source, line, rule, message) in cases {
@@ -72,9 +72,8 @@ fn clean_files_have_no_findings() {
     for source in [
         "FROM a AS b\nENV a=1\nCMD [\"x\"]",
         "from a as b\nrun x",
-        "FROM a AS b\nSHELL [\"s\"]\nCMD x\nFROM b\nENTRYPOINT y",
+        "# b it is\nFROM a AS b\n# x\nFROM c\n# y an argument\nARG x y",
         "arg x\nFROM a",
-        "FROM a\nCMD [\"x\"]\nFROM b\nCMD [\"x\"]",
     ] {
         assert_eq!(findings(source), [], "{source}");
     }

@@ -126,10 +126,12 @@ impl Lowering<'_> {
     fn inline_document(&mut self, heredoc: &Heredoc, environment: &Environment) -> Result<VertexId> {
         let content = heredoc.content();
         let data = match heredoc.expand {
-            true => self
-                .expander
-                .heredoc(&content, environment)
-                .map_err(|error| problem(error.to_string(), heredoc.span))?,
+            true => {
+                self.expander
+                    .heredoc(&content, environment)
+                    .map_err(|error| problem(error.to_string(), heredoc.span))?
+                    .text
+            }
             false => content.to_string(),
         };
         let mkfile = Mkfile { path: clean_absolute(&heredoc.name), data, mode: 0o644 };
