@@ -20,11 +20,11 @@ pub struct Diagnostic {
     /// The lint rule of a warning, such as `StageNameCasing` (D21).
     pub rule: Option<&'static str>,
     /// Without the suggestion.
-    pub message: String,
+    pub message: Box<str>,
     /// The place as BuildKit reports it: of a warning the whole instruction.
     pub span: Span,
-    /// The part of it that is meant, if that is known better.
-    pub focus: Option<Span>,
+    /// The part of it that is meant: what is underlined.
+    pub focus: Span,
     /// What was probably meant: a word, not a sentence.
     pub suggestion: Option<String>,
     pub notes: Vec<String>,
@@ -47,9 +47,9 @@ impl Diagnostic {
         Diagnostic {
             severity: Severity::Error,
             rule: None,
-            message: message.into(),
+            message: message.into().into_boxed_str(),
             span,
-            focus: None,
+            focus: span,
             suggestion: None,
             notes: Vec::new(),
         }
@@ -60,13 +60,8 @@ impl Diagnostic {
     }
 
     pub fn with_focus(mut self, focus: Span) -> Self {
-        self.focus = Some(focus);
+        self.focus = focus;
         self
-    }
-
-    /// What to underline.
-    pub fn focus(&self) -> Span {
-        self.focus.unwrap_or(self.span)
     }
 
     pub fn with_suggestion(mut self, suggestion: Option<String>) -> Self {
@@ -86,10 +81,10 @@ impl Diagnostic {
             Severity::Warning => Level::WARNING,
         };
         let title = match self.rule {
-            Some(rule) => level.primary_title(self.message.as_str()).id(rule),
-            None => level.primary_title(self.message.as_str()),
+            Some(rule) => level.primary_title(&*self.message).id(rule),
+            None => level.primary_title(&*self.message),
         };
-        let (start, end) = clamp(source, self.focus());
+        let (start, end) = clamp(source, self.focus);
         let snippet =
             Snippet::source(source).path(file_name).fold(true).annotation(AnnotationKind::Primary.span(start..end));
         let mut group = title.element(snippet);

@@ -54,7 +54,7 @@ pub fn parse(source: &str) -> Result<Dockerfile, Vec<Diagnostic>> {
                     Fault::Stage(error) => stage_errors.push(error),
                     Fault::Instruction(mut error) => {
                         let number = index.line(line.span.start);
-                        error.message = format!("dockerfile parse error on line {number}: {}", error.message);
+                        error.message = format!("dockerfile parse error on line {number}: {}", error.message).into();
                         instruction_errors.push(error);
                     }
                 }

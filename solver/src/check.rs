@@ -1,6 +1,6 @@
 //! Everything that can be said about a Dockerfile without running it (D21).
 
-use crate::lower::{ImageResolver, LowerOptions};
+use crate::lower::{ImageResolver, LowerOptions, Lowered, Purpose, lower};
 use parser::diagnostic::Diagnostic;
 
 /// What a check found.
@@ -12,13 +12,25 @@ pub struct Report {
     pub errors: Vec<Diagnostic>,
     /// `error=true`: a build with warnings fails (D21.2).
     pub warnings_are_errors: bool,
+    /// Base images that nobody could be asked about, and why: what depends on their configs was not checked.
+    pub unresolved: Vec<(String, String)>,
 }
 
 /// Checks a Dockerfile: all stages, or those that `options.target` needs (D12.23).
 pub async fn check<R: ImageResolver>(source: &str, options: &LowerOptions, resolver: &R) -> Report {
-    let _ = (options, resolver);
-    match parser::parse(source) {
-        Ok(file) => Report { warnings: file.warnings, ..Report::default() },
-        Err(errors) => Report { errors, ..Report::default() },
-    }
+    let dockerfile = match parser::parse(source) {
+        Ok(dockerfile) => dockerfile,
+        Err(errors) => return Report { errors, ..Report::default() },
+    };
+    let options = LowerOptions { purpose: Purpose::Check, ..options.clone() };
+    let Lowered { plan, warnings, warnings_are_errors, unresolved } = lower(&dockerfile, &options, resolver).await;
+    Report { warnings, errors: plan.err().unwrap_or_default(), warnings_are_errors, unresolved }
+}
+
+/// The error of a build whose warnings are errors (D21.2).
+pub fn violation(warnings: &[Diagnostic]) -> String {
+    let mut rules: Vec<_> = warnings.iter().filter_map(|warning| warning.rule).collect();
+    rules.sort_unstable();
+    rules.dedup();
+    format!("lint violation found for rules: {}", rules.join(", "))
 }

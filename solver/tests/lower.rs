@@ -34,7 +34,7 @@ impl ImageResolver for Images {
 
 async fn plan_with(text: &str, options: &LowerOptions) -> Result<Plan, String> {
     let dockerfile = parser::parse(text).map_err(|errors| errors[0].to_string())?;
-    lower(&dockerfile, options, &Images).await.map_err(|error| error.to_string())
+    lower(&dockerfile, options, &Images).await.plan.map_err(|errors| errors[0].to_string())
 }
 
 async fn plan(text: &str) -> Plan {

@@ -1,6 +1,6 @@
 //! Directories of the client: the build context and named contexts (D19, D20).
 
-use crate::fileop::{Context, Error, PatternMatcher, SourceTree, describe, resolve, stat_of};
+use crate::fileop::{Context, Error, SourceTree, describe, resolve, stat_of};
 use parser::IgnoreFile;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -17,7 +17,7 @@ pub struct LocalSource {
     pub root: OwnedFd,
     /// `context`, or the name of a named context.
     pub name: String,
-    pub ignore: Option<PatternMatcher>,
+    pub ignore: Option<IgnoreFile>,
     /// Name of the file that `ignore` came from; `.dockerignore` if there is none.
     pub ignore_name: String,
 }
@@ -55,7 +55,11 @@ impl LocalSource {
     }
 
     pub fn tree(&self) -> SourceTree<'_> {
-        SourceTree { root: self.root.as_fd(), ignore: self.ignore.as_ref(), ignore_name: &self.ignore_name }
+        SourceTree {
+            root: self.root.as_fd(),
+            ignore: self.ignore.as_ref().map(IgnoreFile::matcher),
+            ignore_name: &self.ignore_name,
+        }
     }
 }
 
@@ -69,10 +73,10 @@ fn open_root(path: &Path) -> Result<OwnedFd, Error> {
 }
 
 /// A file without patterns ignores nothing.
-fn parse_ignore(text: &[u8], file: &str) -> Result<Option<PatternMatcher>, Error> {
+fn parse_ignore(text: &[u8], file: &str) -> Result<Option<IgnoreFile>, Error> {
     let parsed = IgnoreFile::parse(&String::from_utf8_lossy(text))
         .map_err(|reason| Error::IgnoreFile { file: file.to_string(), reason: reason.to_string() })?;
-    Ok((!parsed.patterns().is_empty()).then(|| parsed.matcher().clone()))
+    Ok((!parsed.patterns().is_empty()).then_some(parsed))
 }
 
 /// A small file inside a root, links followed within it; `None` if there is none.
@@ -195,11 +199,11 @@ mod tests {
         fs::write(dir.join(".dockerignore"), "\u{feff}#comment\r\n\r\n  a/../b/ \r\n#c\n").unwrap();
         let source = open("Dockerfile").unwrap();
         let ignore = source.ignore.as_ref().unwrap();
-        assert!(ignore.is_excluded(b"b") && !ignore.is_excluded(b"#comment"));
+        assert!(ignore.matcher().is_excluded(b"b") && !ignore.matcher().is_excluded(b"#comment"));
         assert_eq!(source.ignore_name, ".dockerignore");
         fs::write(dir.join("sub/My.Dockerfile.dockerignore"), "other").unwrap();
         let source = open("sub/My.Dockerfile").unwrap();
-        assert!(source.ignore.unwrap().is_excluded(b"other"));
+        assert!(source.ignore.unwrap().matcher().is_excluded(b"other"));
         assert_eq!(source.ignore_name, "My.Dockerfile.dockerignore");
         fs::write(dir.join(".dockerignore"), "!").unwrap();
         let error = open("Dockerfile").unwrap_err().to_string();

@@ -9,9 +9,15 @@
 //! - [`stage`]: the state of one stage, and the instructions that only change its config
 //! - [`run`], [`transfer`]: RUN; COPY and ADD
 //! - [`history`]: the history's texts
+//! - [`lint`]: build checks
+//!
+//! An error does not end the walk: the instruction that is wrong changes nothing, and what else is wrong is found too.
+//! Only what all the rest depends on ends it: the target, a cycle, a base image.
 
 mod environment;
+mod globals;
 mod history;
+mod lint;
 mod run;
 mod stage;
 mod stages;
@@ -19,22 +25,39 @@ mod transfer;
 
 use crate::graph::{Graph, VertexId};
 use crate::op::{Network, Op, Source};
+use crate::outline::{Outline, Parameters};
 use environment::Environment;
+use globals::Globals;
+use lint::Lints;
 use oci::{ImageConfig, Platform, Reference};
-use parser::ast::{Dockerfile, Word};
+use parser::IgnoreFile;
+use parser::ast::{Dockerfile, InstructionKind, Word};
 use parser::diagnostic::Diagnostic;
-use parser::expand::Expander;
+use parser::expand::{Expander, Expansion};
 use parser::span::Span;
-use stage::StageState;
+use stage::{Place, StageState};
 use stages::Stages;
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 
 pub type Result<T> = std::result::Result<T, Box<Diagnostic>>;
 
+/// What lowering is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    #[default]
+    Build,
+    /// Finding out what is wrong: without a target in all stages (D12.23). A base image that cannot be asked about is taken as an
+    /// empty one, and what this version cannot run is no error.
+    Check,
+    /// Finding out what the target can be given; tolerant as a check is.
+    Outline,
+}
+
 /// What of a build's options decides the graph.
 #[derive(Clone, Debug, Default)]
 pub struct LowerOptions {
+    pub purpose: Purpose,
     pub target: Option<String>,
     pub build_args: BTreeMap<String, String>,
     /// `--label`: into the target's config last, without a history entry (D14.8).
@@ -45,6 +68,8 @@ pub struct LowerOptions {
     pub network: Network,
     /// The names of `--add-host`.
     pub extra_hosts: Vec<String>,
+    /// What the context leaves out, for the check of it.
+    pub ignore: Option<IgnoreFile>,
 }
 
 /// A base image as a registry or the local store knows it.
@@ -66,6 +91,12 @@ pub trait ImageResolver: Sync {
         reference: &Reference,
         platform: &Platform,
     ) -> impl Future<Output = std::result::Result<ResolvedImage, Self::Error>> + Send;
+
+    /// Whether the error says that there is no such image for this user, rather than that nobody could be asked.
+    fn is_definite(&self, error: &Self::Error) -> bool {
+        let _ = error;
+        true
+    }
 }
 
 /// What to run, and the config of the image that comes out.
@@ -77,28 +108,51 @@ pub struct Plan {
     pub config: ImageConfig,
     /// How many leading history entries are the base image's: their times stay.
     pub base_history: usize,
+    /// What the build can be given.
+    pub outline: Outline,
+}
+
+/// What lowering gives, with and without a plan.
+pub struct Lowered {
+    /// All errors, the one first that BuildKit reports.
+    pub plan: std::result::Result<Plan, Vec<Diagnostic>>,
+    /// Build checks that count, in file order (D21).
+    pub warnings: Vec<Diagnostic>,
+    /// `error=true`: a build with warnings fails before anything runs (D21.2).
+    pub warnings_are_errors: bool,
+    /// With [`Purpose::Check`]: base images that nobody could be asked about, and why.
+    pub unresolved: Vec<(String, String)>,
 }
 
 /// Lowers `dockerfile` to the graph of the target stage.
-pub async fn lower<R: ImageResolver>(dockerfile: &Dockerfile, options: &LowerOptions, resolver: &R) -> Result<Plan> {
-    let platform = options.platform.clone().unwrap_or_else(Platform::host);
-    let mut lowering = Lowering {
-        expander: Expander::new(dockerfile.directives.escape),
-        global: global_scope(dockerfile, options, &platform)?,
-        platform,
-        options,
-        graph: Graph::default(),
-        images: HashMap::new(),
+pub async fn lower<R: ImageResolver>(dockerfile: &Dockerfile, options: &LowerOptions, resolver: &R) -> Lowered {
+    let mut lowering = match Lowering::new(dockerfile, options) {
+        Ok(lowering) => lowering,
+        Err(error) => {
+            let plan = Err(vec![*error]);
+            return Lowered { plan, warnings: Vec::new(), warnings_are_errors: false, unresolved: Vec::new() };
+        }
     };
-    let mut stages = Stages::new(dockerfile, &lowering.global, &lowering.expander, &lowering.platform, options)?;
-    lowering.resolve_bases(&mut stages, resolver).await?;
-    lowering.dispatch(&stages)
+    let plan = match lowering.run_all(dockerfile, resolver).await {
+        Ok(plan) if lowering.errors.is_empty() => Ok(plan),
+        Ok(_) => Err(lowering.errors),
+        Err(error) => {
+            lowering.errors.push(*error);
+            Err(lowering.errors)
+        }
+    };
+    Lowered {
+        plan,
+        warnings_are_errors: lowering.lints.are_errors(),
+        warnings: lowering.lints.into_findings(),
+        unresolved: lowering.unresolved,
+    }
 }
 
 /// The config that a Dockerfile of one stage without files gives, for changing images without building.
 pub fn config_of(dockerfile: &Dockerfile) -> Result<ImageConfig> {
     let changes_files = dockerfile.stages.iter().flat_map(|stage| &stage.instructions).find(|instruction| {
-        use parser::ast::InstructionKind::{Add, Copy, Run};
+        use InstructionKind::{Add, Copy, Run};
         matches!(instruction.kind, Add(_) | Copy(_) | Run(_))
     });
     if let Some(instruction) = changes_files {
@@ -106,67 +160,68 @@ pub fn config_of(dockerfile: &Dockerfile) -> Result<ImageConfig> {
         return Err(problem(message, instruction.span));
     }
     let options = LowerOptions::default();
-    let platform = Platform::host();
-    let lowering = Lowering {
-        expander: Expander::new(dockerfile.directives.escape),
-        global: global_scope(dockerfile, &options, &platform)?,
-        platform,
-        options: &options,
-        graph: Graph::default(),
-        images: HashMap::new(),
-    };
-    let stages = Stages::new(dockerfile, &lowering.global, &lowering.expander, &lowering.platform, &options)?;
-    Ok(lowering.dispatch(&stages)?.config)
-}
-
-/// ARGs before the first FROM, over the platform ARGs (D13.3, D13.11).
-fn global_scope(dockerfile: &Dockerfile, options: &LowerOptions, target: &Platform) -> Result<Environment> {
-    let host = Platform::host();
-    let stage = options.target.clone().or_else(|| {
-        let last = dockerfile.stages.last()?;
-        last.from.name.as_ref().map(|name| name.value.clone())
-    });
-    let mut scope = Environment::default();
-    for (prefix, platform) in [("BUILD", &host), ("TARGET", target)] {
-        scope.set(&format!("{prefix}PLATFORM"), &platform.to_string());
-        scope.set(&format!("{prefix}OS"), &platform.os);
-        scope.set(&format!("{prefix}OSVERSION"), platform.os_version.as_deref().unwrap_or_default());
-        scope.set(&format!("{prefix}ARCH"), &platform.architecture);
-        scope.set(&format!("{prefix}VARIANT"), platform.variant.as_deref().unwrap_or_default());
+    let mut lowering = Lowering::new(dockerfile, &options)?;
+    let stages = Stages::new(dockerfile, &mut lowering)?;
+    let plan = lowering.dispatch(&stages);
+    match lowering.errors.into_iter().next() {
+        Some(error) => Err(Box::new(error)),
+        None => Ok(plan.config),
     }
-    scope.set("TARGETSTAGE", stage.as_deref().unwrap_or("default"));
-    for name in scope.clone().names() {
-        if let Some(value) = options.build_args.get(&name) {
-            scope.set(&name, value);
-        }
-    }
-    let expander = Expander::new(dockerfile.directives.escape);
-    for instruction in &dockerfile.global_args {
-        let parser::ast::InstructionKind::Arg(declarations) = &instruction.kind else { continue };
-        for declaration in declarations {
-            let value = match (options.build_args.get(&declaration.name.value), &declaration.default) {
-                (Some(value), _) => value.clone(),
-                (None, Some(default)) => expand(&expander, default, &scope)?,
-                (None, None) => continue,
-            };
-            scope.set(&declaration.name.value, &value);
-        }
-    }
-    Ok(scope)
 }
 
 /// Lowering in progress: what all stages share.
 struct Lowering<'a> {
     options: &'a LowerOptions,
     expander: Expander,
-    global: Environment,
+    globals: Globals,
+    /// As `globals`, had there been no build args.
+    default_globals: Option<Globals>,
     /// Of the target.
     platform: Platform,
     graph: Graph,
-    images: HashMap<(Reference, Platform), ResolvedImage>,
+    /// `None`: nothing is known of the image.
+    images: HashMap<(Reference, Platform), Option<ResolvedImage>>,
+    unresolved: Vec<(String, String)>,
+    lints: Lints,
+    /// What each stage takes, by its position.
+    parameters: Vec<Parameters>,
+    errors: Vec<Diagnostic>,
 }
 
-impl Lowering<'_> {
+impl<'a> Lowering<'a> {
+    fn new(dockerfile: &Dockerfile, options: &'a LowerOptions) -> Result<Self> {
+        let lints = Lints::new(dockerfile, options)?;
+        let expander = Expander::new(dockerfile.directives.escape);
+        let platform = options.platform.clone().unwrap_or_else(Platform::host);
+        let mut globals = Globals::of_platform(dockerfile, options, &platform);
+        let mut default_globals = globals.clone();
+        globals.declare(dockerfile, &expander, &options.build_args)?;
+        let has_defaults = default_globals.declare(dockerfile, &expander, &BTreeMap::new()).is_ok();
+        Ok(Lowering {
+            options,
+            expander,
+            globals,
+            default_globals: has_defaults.then_some(default_globals),
+            platform,
+            graph: Graph::default(),
+            images: HashMap::new(),
+            unresolved: Vec::new(),
+            lints,
+            parameters: Vec::new(),
+            errors: Vec::new(),
+        })
+    }
+
+    async fn run_all<R: ImageResolver>(&mut self, dockerfile: &Dockerfile, resolver: &R) -> Result<Plan> {
+        let mut stages = Stages::new(dockerfile, self)?;
+        self.resolve_bases(&mut stages, resolver).await?;
+        let mut plan = self.dispatch(&stages);
+        let target = &dockerfile.stages[stages.target()].from;
+        plan.outline.name = target.name.as_ref().map(|name| name.value.clone());
+        plan.outline.description = target.description().map(str::to_owned);
+        Ok(plan)
+    }
+
     /// Resolves the images of all needed stages, at the same time. Triggers of an image (ONBUILD) can make further stages
     /// needed, so this goes round until nothing new turns up (D12.20).
     async fn resolve_bases<R: ImageResolver>(&mut self, stages: &mut Stages, resolver: &R) -> Result<()> {
@@ -180,21 +235,41 @@ impl Lowering<'_> {
                 wanted.iter().map(|image| resolver.resolve(&image.reference, &image.platform)),
             )
             .await;
+            let mut failures = Vec::new();
             for (image, resolved) in wanted.into_iter().zip(resolved) {
-                let resolved = resolved.map_err(|error| {
-                    let message = format!("failed to resolve source metadata for {}: {error}", image.reference);
-                    stages.suggest_base(problem(message, image.span), &image.reference)
-                })?;
-                stages.add_triggers(&image, &resolved.config.config.on_build)?;
-                self.images.insert(image.key(), resolved);
+                match resolved {
+                    Ok(resolved) => {
+                        stages.add_triggers(&image, &resolved.config.config.on_build)?;
+                        self.images.insert(image.key(), Some(resolved));
+                    }
+                    Err(error) if self.options.purpose == Purpose::Build || resolver.is_definite(&error) => {
+                        let message = format!("failed to resolve source metadata for {}: {error}", image.reference);
+                        failures.push(*stages.suggest_base(problem(message, image.span), &image.reference));
+                        self.images.insert(image.key(), None);
+                    }
+                    Err(error) => {
+                        self.unresolved.push((image.reference.to_string(), error.to_string()));
+                        self.images.insert(image.key(), None);
+                    }
+                }
+            }
+            let failed = failures.len();
+            self.errors.extend(failures);
+            // Without the images' environments, more would be found wrong than is.
+            if failed > 0
+                && self.options.purpose == Purpose::Build
+                && let Some(last) = self.errors.pop()
+            {
+                return Err(Box::new(last));
             }
         }
     }
 
-    fn dispatch(mut self, stages: &Stages) -> Result<Plan> {
+    /// Lowers the needed stages. With errors, the plan is not to be used.
+    fn dispatch(&mut self, stages: &Stages) -> Plan {
         let mut states: Vec<Option<StageState>> = Vec::with_capacity(stages.len());
         for index in 0..stages.len() {
-            let state = if stages.is_needed(index) { Some(self.stage(stages, index, &states)?) } else { None };
+            let state = stages.is_needed(index).then(|| self.stage(stages, index, &states));
             states.push(state);
         }
         let state = states[stages.target()].take().expect("the target is needed");
@@ -205,15 +280,17 @@ impl Lowering<'_> {
             config.architecture.clone_from(&self.platform.architecture);
             config.variant.clone_from(&self.platform.variant);
         }
-        Ok(Plan { graph: self.graph, result: state.files, config, base_history: state.base_history })
+        let outline = Outline::of(stages.all_dependencies(stages.target()).map(|index| &self.parameters[index]));
+        let graph = std::mem::take(&mut self.graph);
+        Plan { graph, result: state.files, config, base_history: state.base_history, outline }
     }
 
     /// The files of an image.
     fn image_files(&mut self, image: &stages::Image, name: String, span: Span) -> VertexId {
-        let resolved = &self.images[&image.key()];
-        if resolved.config.rootfs.diff_ids.is_empty() {
+        let known = self.images.get(&image.key()).and_then(Option::as_ref);
+        let Some(resolved) = known.filter(|resolved| !resolved.config.rootfs.diff_ids.is_empty()) else {
             return self.scratch();
-        }
+        };
         let source = Source::Image {
             reference: image.reference.to_string(),
             manifest: resolved.manifest,
@@ -231,21 +308,41 @@ impl Lowering<'_> {
         let source = Source::Local { name: "context".into() };
         self.graph.add(Op::Source(source), &[], "[internal] load build context", None)
     }
+
+    /// Expands a word of an instruction. Variables that are not set are reported (D10.7).
+    fn expand(&mut self, word: &Word, state: &StageState, place: &Place) -> Result<String> {
+        let expansion = expand(&self.expander, word, &state.environment)?;
+        self.report_unset(&expansion, word, state, place);
+        Ok(expansion.text)
+    }
+
+    fn report_unset(&mut self, expansion: &Expansion, word: &Word, state: &StageState, place: &Place) {
+        for name in &expansion.unset {
+            self.report(place, lint::undefined_var::check(name, word, state, place.span));
+        }
+    }
+
+    /// Notes findings about the instruction at `place`.
+    fn report(&mut self, place: &Place, findings: impl IntoIterator<Item = Diagnostic>) {
+        for finding in findings {
+            self.lints.report(place.comments, finding);
+        }
+    }
+
+    /// Something that Dockerfiles may say and this version cannot do: said, never ignored.
+    fn unsupported(&self, what: &str, span: Span) -> Result<()> {
+        match self.options.purpose {
+            Purpose::Build => Err(problem(format!("{what} is not supported yet by this version of rbuild"), span)),
+            Purpose::Check | Purpose::Outline => Ok(()),
+        }
+    }
 }
 
-fn expand(expander: &Expander, word: &Word, scope: &Environment) -> Result<String> {
-    match expander.word(&word.value, scope) {
-        Ok(expansion) => Ok(expansion.text),
-        Err(error) => Err(problem(error.to_string(), word.span)),
-    }
+fn expand(expander: &Expander, word: &Word, scope: &Environment) -> Result<Expansion> {
+    expander.word(&word.value, scope).map_err(|error| problem(error.to_string(), word.span))
 }
 
 /// An error at a place in the Dockerfile.
 fn problem(message: impl Into<String>, span: Span) -> Box<Diagnostic> {
     Box::new(Diagnostic::error(message, span))
-}
-
-/// Something that Dockerfiles may say and this version cannot do: said, never ignored.
-fn unsupported(what: &str, span: Span) -> Box<Diagnostic> {
-    problem(format!("{what} is not supported yet by this version of rbuild"), span)
 }

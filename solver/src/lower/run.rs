@@ -2,9 +2,10 @@
 
 use super::stage::{Place, StageState, shell_or_exec};
 use super::stages::{Image, Origin};
-use super::{Lowering, Result, history, problem, unsupported};
+use super::{Lowering, Result, history, lint, problem};
 use crate::graph::VertexId;
 use crate::op::{CacheSharing, Exec, Input, Mount, MountKind, Network, Op};
+use crate::outline::{Cache, Credential};
 use parser::RunForm;
 use parser::ast::{CommandLine, Run, RunNetwork, RunSecurity};
 use parser::mount::{self, Sharing};
@@ -20,17 +21,21 @@ impl Lowering<'_> {
         let mut inputs = vec![state.files];
         let mut mounts = Vec::new();
         for word in &run.mounts {
-            let environment = state.environment.clone();
-            let expander = self.expander;
+            let mut expansions = Vec::new();
             let parsed = mount::Mount::parse(&word.value, &mut |text| {
-                expander.word(text, &environment).map(|expansion| expansion.text)
+                let expansion = self.expander.word(text, &state.environment)?;
+                expansions.push(expansion);
+                Ok(expansions.last().map(|expansion| expansion.text.clone()).unwrap_or_default())
             })
             .map_err(|error| {
                 let mut problem = problem(error.to_string(), word.span);
                 problem.suggestion = error.suggestion().map(str::to_owned);
                 problem
             })?;
-            mounts.push(self.mount(parsed, word.span, state, place, &mut inputs)?);
+            for expansion in &expansions {
+                self.report_unset(expansion, word, state, place);
+            }
+            mounts.extend(self.mount(parsed, word.span, state, place, &mut inputs)?);
         }
         let command = match run.script() {
             RunForm::Command(command) => command,
@@ -43,7 +48,7 @@ impl Lowering<'_> {
         };
         mounts.sort_by(|a, b| a.target.cmp(&b.target));
         if !run.devices.is_empty() {
-            return Err(unsupported("RUN --device", place.span));
+            self.unsupported("RUN --device", place.span)?;
         }
         let args = shell_or_exec(&command, &state.config);
         let mut env = state.environment.to_list();
@@ -75,7 +80,7 @@ impl Lowering<'_> {
         state: &StageState,
         place: &Place,
         inputs: &mut Vec<VertexId>,
-    ) -> Result<Mount> {
+    ) -> Result<Option<Mount>> {
         let written_target = mount.target().unwrap_or_default().to_owned();
         let target = parser::path::clean(&parser::path::workdir(&state.config.config.working_dir, &written_target));
         // Secrets and agents have targets of their own where none is written.
@@ -105,6 +110,7 @@ impl Lowering<'_> {
                     Some(id) if !id.is_empty() => id.clone(),
                     _ => parser::path::clean(&written_target),
                 };
+                self.parameters[place.index].cache(Cache { id: id.clone(), span: place.span });
                 MountKind::Cache {
                     id: format!("{namespace}/{id}"),
                     sharing: match sharing {
@@ -120,10 +126,17 @@ impl Lowering<'_> {
                 }
             }
             mount::Mount::Tmpfs { size, .. } => MountKind::Tmpfs { size: size.unwrap_or(0) },
-            mount::Mount::Secret { .. } => return Err(unsupported("RUN --mount=type=secret", span)),
-            mount::Mount::Ssh { .. } => return Err(unsupported("RUN --mount=type=ssh", span)),
+            mount::Mount::Secret { id, required, .. } => {
+                self.parameters[place.index].secret(Credential { id, required, span: place.span });
+                return self.unsupported("RUN --mount=type=secret", span).map(|()| None);
+            }
+            mount::Mount::Ssh { id, required, .. } => {
+                let id = id.filter(|id| !id.is_empty()).unwrap_or_else(|| "default".to_owned());
+                self.parameters[place.index].ssh(Credential { id, required, span: place.span });
+                return self.unsupported("RUN --mount=type=ssh", span).map(|()| None);
+            }
         };
-        Ok(Mount { target, readonly, kind })
+        Ok(Some(Mount { target, readonly, kind }))
     }
 
     fn mount_origin(&mut self, from: &str, target: &str, span: Span, place: &Place) -> Result<VertexId> {
@@ -137,7 +150,7 @@ impl Lowering<'_> {
             }
             Origin::Stage(index) => self.stage_files(place, index, span),
             Origin::Scratch => Ok(self.scratch()),
-            Origin::Image(image) => self.origin_image(&image, span),
+            Origin::Image(image) => self.origin_image(&image, span, place),
         }
     }
 
@@ -149,11 +162,13 @@ impl Lowering<'_> {
         }
     }
 
-    pub(super) fn origin_image(&mut self, image: &Image, span: Span) -> Result<VertexId> {
-        let Some(resolved) = self.images.get(&image.key()) else {
-            return Err(problem(format!("image {} was not resolved", image.reference), span));
-        };
+    pub(super) fn origin_image(&mut self, image: &Image, span: Span, place: &Place) -> Result<VertexId> {
+        let Some(Some(resolved)) = self.images.get(&image.key()) else { return Ok(self.scratch()) };
         let name = format!("FROM {}@{}", image.reference, resolved.digest);
+        let written = image.reference.familiar();
+        let finding =
+            lint::invalid_base_image_platform::check(&written, &image.platform, &resolved.config, place.span, span);
+        self.report(place, finding);
         Ok(self.image_files(image, name, span))
     }
 

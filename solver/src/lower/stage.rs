@@ -2,17 +2,18 @@
 
 use super::environment::Environment;
 use super::stages::{Base, Stage, StageInstruction, Stages};
-use super::{Lowering, Result, expand, history, problem};
+use super::{Lowering, Result, history, lint, problem};
 use crate::graph::VertexId;
 use crate::op::{File, FileAction, Mkdir, Op};
+use crate::outline::Arg;
 use oci::image::{Empty, Healthcheck, ImageConfig};
-use parser::ast::{ArgDeclaration, CommandLine, InstructionKind, Word};
+use parser::ast::{ArgDeclaration, CommandLine, Instruction, InstructionKind, Pairs, Word};
 use parser::span::Span;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Build args that never reach a process (D13.10).
-const SILENT_ARGS: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+pub(super) const SILENT_ARGS: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
 /// A stage so far. A stage that is based on another starts with a copy of its state (D12.24, D12.25).
 #[derive(Clone)]
@@ -23,9 +24,20 @@ pub(super) struct StageState {
     pub environment: Environment,
     /// Names declared by ARG, in order of their first declaration, for the history of RUN (D16.7).
     pub declared_args: Vec<String>,
-    /// CMD appeared in this very stage (D15.13).
-    pub has_cmd: bool,
+    /// Whether the base image's config could be had. Without it, what the environment holds is not all known.
+    pub is_base_known: bool,
+    /// WORKDIR appeared in the stage or in one that it is based on.
+    pub has_workdir: bool,
+    pub last: LastInstructions,
     pub base_history: usize,
+}
+
+/// Where instructions stand of which only the last one in a stage counts.
+#[derive(Clone, Default)]
+pub(super) struct LastInstructions {
+    cmd: Option<Span>,
+    entrypoint: Option<Span>,
+    healthcheck: Option<Span>,
 }
 
 /// Where an instruction stands: what its vertex is called and which lines an error shows.
@@ -35,6 +47,8 @@ pub(super) struct Place<'a> {
     /// The states of earlier stages.
     pub states: &'a [Option<StageState>],
     pub span: Span,
+    /// Above the instruction.
+    pub comments: &'a [String],
     pub name: String,
 }
 
@@ -45,11 +59,12 @@ impl Place<'_> {
 }
 
 impl Lowering<'_> {
-    pub(super) fn stage(&mut self, stages: &Stages, index: usize, states: &[Option<StageState>]) -> Result<StageState> {
+    /// Runs through a stage. What is wrong is noted, and changes nothing.
+    pub(super) fn stage(&mut self, stages: &Stages, index: usize, states: &[Option<StageState>]) -> StageState {
         let stage = &stages[index];
         let mut steps = StepNames::new(stages, index);
         let mut state = self.base_state(stage, &mut steps, states);
-        state.has_cmd = false;
+        state.last = LastInstructions::default();
         // Triggers have been put among the instructions and do not go on to grandchildren (D15.57).
         state.config.config.on_build.clear();
         for entry in &state.config.config.env {
@@ -60,30 +75,47 @@ impl Lowering<'_> {
         for StageInstruction { instruction, span, is_trigger } in &stage.instructions {
             let shown = self.expander.display(&instruction.text, &state.environment);
             let name = steps.name(&instruction.kind, &shown, *is_trigger, &state);
-            let place = Place { stages, index, states, span: *span, name };
-            self.instruction(&instruction.kind, &mut state, &place).map_err(|mut error| {
+            let comments = if *is_trigger { &stage.comments } else { &instruction.comments };
+            let place = Place { stages, index, states, span: *span, comments, name };
+            if let Err(mut error) = self.instruction(instruction, &mut state, &place) {
                 if *is_trigger {
-                    error.span = *span;
+                    (error.span, error.focus) = (*span, *span);
                 }
-                error
-            })?;
+                self.errors.push(*error);
+            }
         }
-        Ok(state)
+        state
     }
 
     fn base_state(&mut self, stage: &Stage, steps: &mut StepNames, states: &[Option<StageState>]) -> StageState {
+        let mut is_base_known = true;
         let (files, mut config) = match &stage.base {
             Base::Stage(parent) => {
                 return states[*parent].clone().expect("a base is dispatched before the stages on it");
             }
             Base::Scratch => (self.scratch(), scratch_config(stage)),
-            Base::Image(image) => {
-                let resolved = &self.images[&image.key()];
-                let config = resolved.config.clone();
-                let name = steps.from(&format!("{}@{}", image.reference, resolved.digest));
-                (self.image_files(image, name, stage.from_span), config)
-            }
+            Base::Image(image) => match &self.images[&image.key()] {
+                Some(resolved) => {
+                    let config = resolved.config.clone();
+                    let name = steps.from(&format!("{}@{}", image.reference, resolved.digest));
+                    (self.image_files(image, name, stage.from_span), config)
+                }
+                None => {
+                    is_base_known = false;
+                    (self.scratch(), scratch_config(stage))
+                }
+            },
         };
+        if let Base::Image(image) = &stage.base {
+            let finding = lint::invalid_base_image_platform::check(
+                &stage.image.value,
+                &image.platform,
+                &config,
+                stage.from_span,
+                stage.image.span,
+            );
+            finding.into_iter().for_each(|finding| self.lints.report(&stage.comments, finding));
+        }
         config.created = None;
         let mut environment: Environment = config.config.env.iter().collect();
         if environment.get("PATH").is_none() && config.os != "windows" {
@@ -91,40 +123,55 @@ impl Lowering<'_> {
             config.config.env.push(format!("PATH={DEFAULT_PATH}"));
         }
         let base_history = config.history.len();
-        StageState { files, config, environment, declared_args: Vec::new(), has_cmd: false, base_history }
+        StageState {
+            files,
+            config,
+            environment,
+            declared_args: Vec::new(),
+            is_base_known,
+            has_workdir: false,
+            last: LastInstructions::default(),
+            base_history,
+        }
     }
 
-    fn instruction(&mut self, kind: &InstructionKind, state: &mut StageState, place: &Place) -> Result<()> {
-        match kind {
+    fn instruction(&mut self, instruction: &Instruction, state: &mut StageState, place: &Place) -> Result<()> {
+        let word = instruction.word();
+        match &instruction.kind {
             InstructionKind::Add(add) => self.transfer("ADD", add, state, place),
             InstructionKind::Copy(copy) => self.transfer("COPY", copy, state, place),
             InstructionKind::Run(run) => self.run(run, state, place),
             InstructionKind::Workdir(path) => self.workdir(path, state, place),
-            InstructionKind::Arg(declarations) => self.arg(declarations, state),
-            InstructionKind::Env(pairs) => self.env(&pairs.pairs, state),
-            InstructionKind::Label(pairs) => self.label(&pairs.pairs, state),
-            InstructionKind::Expose(ports) => self.expose(ports, state, place.span),
-            InstructionKind::Volume(paths) => self.volume(paths, state),
-            InstructionKind::User(user) => self.user(user, state),
-            InstructionKind::Stopsignal(signal) => self.stopsignal(signal, state),
+            InstructionKind::Arg(declarations) => self.arg(declarations, instruction, state, place),
+            InstructionKind::Env(pairs) => self.env(pairs, word, state, place),
+            InstructionKind::Label(pairs) => self.label(pairs, word, state, place),
+            InstructionKind::Expose(ports) => self.expose(ports, state, place),
+            InstructionKind::Volume(paths) => self.volume(paths, state, place),
+            InstructionKind::User(user) => self.user(user, state, place),
+            InstructionKind::Stopsignal(signal) => self.stopsignal(signal, state, place),
             InstructionKind::Cmd(command) => {
+                self.report(place, lint::multiple_instructions::check(&mut state.last.cmd, word, place.span));
+                self.report(place, lint::json_args_recommended::check(command, &state.config, word, place.span));
                 let words = shell_or_exec(command, &state.config);
                 state.note(format!("CMD {}", history::quoted_list(&words)));
                 state.config.config.cmd = Some(words);
                 state.config.config.args_escaped = true;
-                state.has_cmd = true;
                 Ok(())
             }
             InstructionKind::Entrypoint(command) => {
+                self.report(place, lint::multiple_instructions::check(&mut state.last.entrypoint, word, place.span));
+                self.report(place, lint::json_args_recommended::check(command, &state.config, word, place.span));
                 let words = shell_or_exec(command, &state.config);
                 state.note(format!("ENTRYPOINT {}", history::quoted_list(&words)));
                 state.config.config.entrypoint = (!words.is_empty()).then_some(words);
-                if !state.has_cmd {
+                // A CMD of this very stage stays (D15.13).
+                if state.last.cmd.is_none() {
                     state.config.config.cmd = None;
                 }
                 Ok(())
             }
             InstructionKind::Healthcheck(check) => {
+                self.report(place, lint::multiple_instructions::check(&mut state.last.healthcheck, word, place.span));
                 let check = Healthcheck {
                     test: check.test.clone(),
                     interval: check.interval,
@@ -155,15 +202,30 @@ impl Lowering<'_> {
     }
 
     /// D13.5, D13.6.
-    fn arg(&mut self, declarations: &[ArgDeclaration], state: &mut StageState) -> Result<()> {
+    fn arg(
+        &mut self,
+        declarations: &[ArgDeclaration],
+        instruction: &Instruction,
+        state: &mut StageState,
+        place: &Place,
+    ) -> Result<()> {
         let mut texts = Vec::new();
         for ArgDeclaration { name, default } in declarations {
+            self.report(place, lint::secrets_used::check("ARG", name, place.span, name.span));
             let name = &name.value;
             let value = match (self.options.build_args.get(name), default) {
                 (Some(given), _) => Some(given.clone()),
-                (None, Some(default)) => Some(expand(&self.expander, default, &state.environment)?),
-                (None, None) => self.global.get(name).map(str::to_owned),
+                (None, Some(default)) => Some(self.expand(default, state, place)?),
+                (None, None) => self.globals.environment.get(name).map(str::to_owned),
             };
+            let parameters = &mut self.parameters[place.index];
+            let is_inherited = default.is_none() && !self.options.build_args.contains_key(name) && value.is_some();
+            if !is_inherited {
+                let description = instruction.description(name).map(str::to_owned);
+                let arg = Arg { name: name.clone(), description, value: value.clone(), span: place.span };
+                parameters.declare(arg, Default::default());
+            }
+            parameters.use_args([name]);
             texts.push(match &value {
                 Some(value) => format!("{name}={value}"),
                 None => name.clone(),
@@ -183,13 +245,17 @@ impl Lowering<'_> {
     }
 
     /// All names and values are expanded in the environment before the instruction (D10.4).
-    fn pairs(&self, pairs: &[(Word, Word)], state: &StageState) -> Result<Vec<(String, String)>> {
-        let expand = |word| expand(&self.expander, word, &state.environment);
-        pairs.iter().map(|(name, value)| Ok((expand(name)?, expand(value)?))).collect()
+    fn pairs(&mut self, pairs: &Pairs, word: &str, state: &StageState, place: &Place) -> Result<Vec<(String, String)>> {
+        self.report(place, lint::legacy_key_value_format::check(pairs, word, place.span));
+        let mut expand = |word| self.expand(word, state, place);
+        pairs.pairs.iter().map(|(name, value)| Ok((expand(name)?, expand(value)?))).collect()
     }
 
-    fn env(&mut self, pairs: &[(Word, Word)], state: &mut StageState) -> Result<()> {
-        let pairs = self.pairs(pairs, state)?;
+    fn env(&mut self, written: &Pairs, word: &str, state: &mut StageState, place: &Place) -> Result<()> {
+        let pairs = self.pairs(written, word, state, place)?;
+        for ((name, _), (word, _)) in pairs.iter().zip(&written.pairs) {
+            self.report(place, lint::secrets_used::check("ENV", name, place.span, word.span));
+        }
         let mut listed: Environment = state.config.config.env.iter().collect();
         for (name, value) in &pairs {
             state.environment.set(name, value);
@@ -200,15 +266,15 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn label(&mut self, pairs: &[(Word, Word)], state: &mut StageState) -> Result<()> {
-        let pairs = self.pairs(pairs, state)?;
+    fn label(&mut self, pairs: &Pairs, word: &str, state: &mut StageState, place: &Place) -> Result<()> {
+        let pairs = self.pairs(pairs, word, state, place)?;
         state.note(format!("LABEL {}", joined(&pairs)));
         state.config.config.labels.extend(pairs);
         Ok(())
     }
 
     /// D15.16 to D15.20.
-    fn expose(&mut self, words: &[Word], state: &mut StageState, span: Span) -> Result<()> {
+    fn expose(&mut self, words: &[Word], state: &mut StageState, place: &Place) -> Result<()> {
         let mut words: Vec<_> = words.iter().collect();
         words.sort_by(|a, b| a.value.cmp(&b.value));
         let mut ports = Vec::new();
@@ -218,7 +284,8 @@ impl Lowering<'_> {
                 .words(&word.value, &state.environment)
                 .map_err(|error| problem(error.to_string(), word.span))?;
             for text in texts {
-                ports.extend(parser::expose::parse_port(&text).map_err(|error| problem(error, span))?);
+                self.report(place, lint::expose::check(&text, place.span, word.span));
+                ports.extend(parser::expose::parse_port(&text).map_err(|error| problem(error, word.span))?);
             }
         }
         state.config.config.exposed_ports.extend(ports.iter().map(|port| (port.clone(), Empty {})));
@@ -227,10 +294,10 @@ impl Lowering<'_> {
     }
 
     /// D15.29.
-    fn volume(&mut self, words: &[Word], state: &mut StageState) -> Result<()> {
+    fn volume(&mut self, words: &[Word], state: &mut StageState, place: &Place) -> Result<()> {
         let mut paths = Vec::new();
         for word in words {
-            let path = expand(&self.expander, word, &state.environment)?.trim().to_owned();
+            let path = self.expand(word, state, place)?.trim().to_owned();
             if path.is_empty() {
                 return Err(problem("VOLUME specified can not be an empty string", word.span));
             }
@@ -241,15 +308,15 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn user(&mut self, word: &Word, state: &mut StageState) -> Result<()> {
-        let user = expand(&self.expander, word, &state.environment)?;
+    fn user(&mut self, word: &Word, state: &mut StageState, place: &Place) -> Result<()> {
+        let user = self.expand(word, state, place)?;
         state.note(format!("USER {user}"));
         state.config.config.user = user;
         Ok(())
     }
 
-    fn stopsignal(&mut self, word: &Word, state: &mut StageState) -> Result<()> {
-        let signal = expand(&self.expander, word, &state.environment)?;
+    fn stopsignal(&mut self, word: &Word, state: &mut StageState, place: &Place) -> Result<()> {
+        let signal = self.expand(word, state, place)?;
         if !parser::signal::is_valid(&signal) {
             return Err(problem(format!("invalid signal: {signal}"), word.span));
         }
@@ -260,7 +327,11 @@ impl Lowering<'_> {
 
     /// D15.24 to D15.26, X3.61.
     fn workdir(&mut self, word: &Word, state: &mut StageState, place: &Place) -> Result<()> {
-        let wanted = expand(&self.expander, word, &state.environment)?;
+        let wanted = self.expand(word, state, place)?;
+        if !state.has_workdir {
+            self.report(place, lint::workdir_relative_path::check(&wanted, place.span, word.span));
+        }
+        state.has_workdir = true;
         let path = parser::path::workdir(&state.config.config.working_dir, &wanted);
         let makes_directory = parser::path::clean(&path) != "/";
         if makes_directory {

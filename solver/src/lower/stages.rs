@@ -4,12 +4,12 @@
 //! exactly that name; `COPY --from` and `--target` see the last definition in the file, whatever the case; only `COPY --from`
 //! knows positions.
 
-use super::environment::Environment;
-use super::{LowerOptions, Result, expand, problem};
+use super::{Lowering, Purpose, Result, expand, lint, problem};
+use crate::outline::Parameters;
 use oci::{Platform, Reference};
-use parser::ast::{self, Dockerfile, Instruction, InstructionKind, Word};
+use parser::ast::{self, Dockerfile, From, Instruction, InstructionKind, Word};
 use parser::diagnostic::Diagnostic;
-use parser::expand::Expander;
+use parser::expand::Expansion;
 use parser::span::Span;
 use std::collections::HashSet;
 
@@ -29,6 +29,10 @@ pub struct Stage {
     /// Where the stage's steps run.
     pub platform: Platform,
     pub from_span: Span,
+    /// The base's name as written.
+    pub image: Word,
+    /// The comments above FROM.
+    pub comments: Vec<String>,
     /// ONBUILD instructions of the base, then the stage's own.
     pub instructions: Vec<StageInstruction>,
 }
@@ -70,23 +74,22 @@ pub enum Origin {
 }
 
 impl Stages {
-    pub fn new(
-        dockerfile: &Dockerfile,
-        global: &Environment,
-        expander: &Expander,
-        target_platform: &Platform,
-        options: &LowerOptions,
-    ) -> Result<Self> {
+    pub(super) fn new(dockerfile: &Dockerfile, lowering: &mut Lowering) -> Result<Self> {
+        let target_platform = lowering.platform.clone();
         let mut stages: Vec<Stage> = Vec::with_capacity(dockerfile.stages.len());
         for stage in &dockerfile.stages {
             let from = &stage.from;
-            let base_name = expand(expander, &from.image, global)?;
-            let mut platform = match &from.platform {
-                Some(word) => explicit_platform(word, expander, global)?,
-                None => target_platform.clone(),
+            let mut parameters = lowering.globals.parameters.clone();
+            let (base, mut platform) = match lowering.from(from, &stages, &mut parameters) {
+                Ok(base) => base,
+                // What else is wrong with the stage can be said without its base.
+                Err(error) => {
+                    lowering.errors.push(*error);
+                    (Base::Scratch, target_platform.clone())
+                }
             };
+            lowering.parameters.push(parameters);
             let mut instructions = Vec::new();
-            let base = base(&stages, &base_name, &platform, &from.image)?;
             match &base {
                 Base::Stage(parent) => {
                     platform = stages[*parent].platform.clone();
@@ -103,17 +106,36 @@ impl Stages {
                 is_trigger: false,
             }));
             let name = from.name.as_ref().map(|name| name.value.clone());
-            stages.push(Stage { base, name, platform, from_span: from.span, instructions });
+            let (image, comments) = (from.image.clone(), from.comments.clone());
+            stages.push(Stage { base, name, platform, from_span: from.span, image, comments, instructions });
         }
-        let target = target(&stages, options.target.as_deref(), dockerfile)?;
+        let target = target(&stages, lowering.options.target.as_deref(), dockerfile)?;
         let mut this = Stages { needed: vec![false; stages.len()], stages, target };
         this.reject_cycles()?;
-        this.mark_needed(target);
+        match (lowering.options.purpose, &lowering.options.target) {
+            (Purpose::Check, None) => this.needed.fill(true),
+            _ => this.mark_needed(target),
+        }
         Ok(this)
     }
 
     pub fn len(&self) -> usize {
         self.stages.len()
+    }
+
+    /// A stage and all that it takes from, each once, the nearer before the farther.
+    pub fn all_dependencies(&self, index: usize) -> impl Iterator<Item = usize> {
+        let mut found = vec![index];
+        let mut next = 0;
+        while let Some(index) = found.get(next) {
+            for dependency in self.dependencies(*index) {
+                if !found.contains(&dependency) {
+                    found.push(dependency);
+                }
+            }
+            next += 1;
+        }
+        found.into_iter()
     }
 
     pub fn target(&self) -> usize {
@@ -321,13 +343,57 @@ fn base(earlier: &[Stage], name: &str, platform: &Platform, word: &Word) -> Resu
     Ok(Base::Image(Box::new(Image { reference, platform: platform.clone(), span: word.span })))
 }
 
-/// D12.11.
-fn explicit_platform(word: &Word, expander: &Expander, global: &Environment) -> Result<Platform> {
-    let text = expand(expander, word, global)?;
-    if text.is_empty() {
-        return Err(problem(format!("empty platform value from expression {}", word.value), word.span));
+impl Lowering<'_> {
+    /// What a FROM says, and the arguments that it uses.
+    fn from(&mut self, from: &From, earlier: &[Stage], parameters: &mut Parameters) -> Result<(Base, Platform)> {
+        if let Some(defaults) = &self.default_globals {
+            let finding = lint::invalid_default_arg_in_from::check(from, &self.expander, &defaults.environment);
+            finding.into_iter().for_each(|finding| self.lints.report(&from.comments, finding));
+        }
+        let name = self.word_of_from(&from.image, from, parameters)?;
+        let platform = match &from.platform {
+            Some(word) => self.explicit_platform(word, from, parameters)?,
+            None => self.platform.clone(),
+        };
+        let base = base(earlier, &name.text, &platform, &from.image).map_err(|error| match name.text.is_empty() {
+            true => self.suggest_argument(error, &name),
+            false => error,
+        })?;
+        Ok((base, platform))
     }
-    text.parse().map_err(|error| problem(format!("failed to parse platform {text}: {error}"), word.span))
+
+    fn word_of_from(&mut self, word: &Word, from: &From, parameters: &mut Parameters) -> Result<Expansion> {
+        let expansion = expand(&self.expander, word, &self.globals.environment)?;
+        parameters.use_args(&expansion.used);
+        for finding in lint::undefined_arg_in_from::check(word, &expansion, &self.globals.names, from.span) {
+            self.lints.report(&from.comments, finding);
+        }
+        Ok(expansion)
+    }
+
+    /// D12.11.
+    fn explicit_platform(&mut self, word: &Word, from: &From, parameters: &mut Parameters) -> Result<Platform> {
+        let expansion = self.word_of_from(word, from, parameters)?;
+        let target = self.globals.environment.get("TARGETPLATFORM").unwrap_or_default();
+        if let Some(finding) = lint::from_platform::check(from, word, &expansion, target) {
+            self.lints.report(&from.comments, finding);
+        }
+        if expansion.text.is_empty() {
+            let error = problem(format!("empty platform value from expression {}", word.value), word.span);
+            return Err(self.suggest_argument(error, &expansion));
+        }
+        expansion.text.parse().map_err(|error| {
+            let message = format!("failed to parse platform {}: {error}", word.value);
+            self.suggest_argument(problem(message, word.span), &expansion)
+        })
+    }
+
+    /// Adds "did you mean" for a variable that is not set.
+    fn suggest_argument(&self, mut error: Box<Diagnostic>, expansion: &Expansion) -> Box<Diagnostic> {
+        let mut nearest = expansion.unset.iter().map(|name| parser::suggest::closest(&self.globals.names, name));
+        error.suggestion = nearest.find_map(|name| name);
+        error
+    }
 }
 
 /// D12.17 to D12.19.
@@ -353,7 +419,7 @@ fn onbuild_triggers(stage: &ast::Stage) -> Vec<String> {
 
 fn trigger(text: &str, from_span: Span) -> Result<StageInstruction> {
     let instruction = parser::parse_trigger(text).map_err(|mut error| {
-        error.span = from_span;
+        (error.span, error.focus) = (from_span, from_span);
         Box::new(error)
     })?;
     Ok(StageInstruction { instruction, span: from_span, is_trigger: true })

@@ -3,7 +3,7 @@
 use super::run::{clean_absolute, input};
 use super::stage::{Place, StageState};
 use super::stages::Origin;
-use super::{Environment, Lowering, Result, expand, history, problem, unsupported};
+use super::{Environment, Lowering, Result, history, lint, problem};
 use crate::graph::VertexId;
 use crate::op::{self, Chmod, File, FileAction, Mkfile, Op, Selection};
 use parser::ast::{Transfer, TransferSource, Word};
@@ -25,10 +25,10 @@ impl Lowering<'_> {
         state: &mut StageState,
         place: &Place,
     ) -> Result<()> {
-        reject_unsupported(transfer, place.span)?;
-        let destination = expand(&self.expander, &transfer.destination, &state.environment)?;
-        let chown = self.flag(&transfer.chown, state)?;
-        let chmod_text = self.flag(&transfer.chmod, state)?;
+        self.reject_unsupported(transfer, place.span)?;
+        let destination = self.expand(&transfer.destination, state, place)?;
+        let chown = self.flag(&transfer.chown, state, place)?;
+        let chmod_text = self.flag(&transfer.chmod, state, place)?;
         let chmod = match (&chmod_text, &transfer.chmod) {
             (Some(text), Some(word)) => Some(chmod(text).map_err(|error| problem(error, word.span))?),
             _ => None,
@@ -48,8 +48,11 @@ impl Lowering<'_> {
         // Files come before here-documents, whatever their order on the line (D5.20).
         for source in &transfer.sources {
             let TransferSource::Path(word) = source else { continue };
-            let path = expand(&self.expander, word, &state.environment)?;
-            reject_remote(keyword, &path, word.span)?;
+            let path = self.expand(word, state, place)?;
+            self.reject_remote(keyword, &path, transfer, word.span)?;
+            if let Some(ignore) = self.options.ignore.as_ref().filter(|_| transfer.from.is_none()) {
+                self.report(place, lint::copy_ignored_file::check(ignore, keyword, &path, place.span, word.span));
+            }
             let from = input(&mut inputs, origin);
             let unpack = keyword == "ADD" && transfer.unpack != Some(false);
             let selection = selection(transfer, &path);
@@ -58,7 +61,7 @@ impl Lowering<'_> {
         }
         for source in &transfer.sources {
             let TransferSource::Heredoc(heredoc) = source else { continue };
-            let document = self.inline_document(heredoc, &state.environment)?;
+            let document = self.inline_document(heredoc, state, place)?;
             let from = input(&mut inputs, document);
             let selection = Selection::tree(&clean_absolute(&heredoc.name));
             actions.push(target.copy(from, selection, false, false));
@@ -87,8 +90,8 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn flag(&self, word: &Option<Word>, state: &StageState) -> Result<Option<String>> {
-        let value = word.as_ref().map(|word| expand(&self.expander, word, &state.environment)).transpose()?;
+    fn flag(&mut self, word: &Option<Word>, state: &StageState, place: &Place) -> Result<Option<String>> {
+        let value = word.as_ref().map(|word| self.expand(word, state, place)).transpose()?;
         Ok(value.filter(|value| !value.is_empty()))
     }
 
@@ -117,22 +120,25 @@ impl Lowering<'_> {
             }
             Origin::Stage(index) => self.stage_files(place, index, from.span)?,
             Origin::Scratch => self.scratch(),
-            Origin::Image(image) => self.origin_image(&image, from.span)?,
+            Origin::Image(image) => self.origin_image(&image, from.span, place)?,
         };
         Ok((files, true))
     }
 
     /// D5.17 to D5.19.
-    fn inline_document(&mut self, heredoc: &Heredoc, environment: &Environment) -> Result<VertexId> {
+    fn inline_document(&mut self, heredoc: &Heredoc, state: &StageState, place: &Place) -> Result<VertexId> {
         let content = heredoc.content();
         let data = match heredoc.expand {
             true => {
-                self.expander
-                    .heredoc(&content, environment)
-                    .map_err(|error| problem(error.to_string(), heredoc.span))?
-                    .text
+                let expansion = self
+                    .expander
+                    .heredoc(&content, &state.environment)
+                    .map_err(|error| problem(error.to_string(), heredoc.span))?;
+                let body = Word::new(content, heredoc.span);
+                self.report_unset(&expansion, &body, state, place);
+                expansion.text
             }
-            false => content.to_string(),
+            false => content,
         };
         let mkfile = Mkfile { path: clean_absolute(&heredoc.name), data, mode: 0o644 };
         let scratch = self.scratch();
@@ -178,28 +184,33 @@ fn chmod(text: &str) -> std::result::Result<Chmod, String> {
     }
 }
 
-/// D18.6, D18.7, D18.40.
-fn reject_remote(keyword: &str, path: &str, span: Span) -> Result<()> {
-    let is_url = path.starts_with("http://") || path.starts_with("https://");
-    let is_git = path.starts_with("git://")
-        || path.starts_with("ssh://")
-        || path.starts_with("git@")
-        || (is_url && path.split(['#', '?']).next().is_some_and(|base| base.ends_with(".git")));
-    match (keyword, is_git, is_url) {
-        ("COPY", true, _) => Err(problem("source can't be a git ref for COPY", span)),
-        ("COPY", _, true) => Err(problem("source can't be a URL for COPY", span)),
-        (_, true, _) => Err(unsupported("ADD of a git repository", span)),
-        (_, _, true) => Err(unsupported("ADD of a URL", span)),
-        _ => Ok(()),
+impl Lowering<'_> {
+    /// D18.6, D18.7, D18.40, D18.43.
+    fn reject_remote(&self, keyword: &str, path: &str, transfer: &Transfer, span: Span) -> Result<()> {
+        let is_url = path.starts_with("http://") || path.starts_with("https://");
+        let is_git = path.starts_with("git://")
+            || path.starts_with("ssh://")
+            || path.starts_with("git@")
+            || (is_url && path.split(['#', '?']).next().is_some_and(|base| base.ends_with(".git")));
+        match (keyword, is_git, is_url) {
+            ("COPY", true, _) => Err(problem("source can't be a git ref for COPY", span)),
+            ("COPY", _, true) => Err(problem("source can't be a URL for COPY", span)),
+            (_, true, _) => self.unsupported("ADD of a git repository", span),
+            (_, _, true) => self.unsupported("ADD of a URL", span),
+            _ => match &transfer.checksum {
+                Some(checksum) => Err(problem("checksum requires HTTP(S) or Git sources", checksum.span)),
+                None => Ok(()),
+            },
+        }
     }
-}
 
-fn reject_unsupported(transfer: &Transfer, span: Span) -> Result<()> {
-    if transfer.checksum.is_some() {
-        return Err(problem("checksum requires HTTP(S) or Git sources", span));
+    fn reject_unsupported(&self, transfer: &Transfer, span: Span) -> Result<()> {
+        if let Some(checksum) = transfer.checksum.as_ref().filter(|_| transfer.sources.len() > 1) {
+            return Err(problem("checksum can't be specified for multiple sources", checksum.span));
+        }
+        match transfer.keep_git_dir {
+            Some(_) => self.unsupported("ADD --keep-git-dir", span),
+            None => Ok(()),
+        }
     }
-    if transfer.keep_git_dir.is_some() {
-        return Err(unsupported("ADD --keep-git-dir", span));
-    }
-    Ok(())
 }

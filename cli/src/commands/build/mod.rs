@@ -19,11 +19,11 @@ use executor::worker::LocalWorker;
 use export::Exporter;
 use oci::{Platform, Reference};
 use parser::diagnostic::excerpt;
-use parser::lint::CheckOptions;
-use parser::{Diagnostic, Dockerfile, LineIndex, Span};
+use parser::{Diagnostic, LineIndex, Span};
 use request::Request;
+use solver::check;
 use solver::event::{Event, EventSink, WarningEvent};
-use solver::lower::{self, ImageResolver, Plan, ResolvedImage};
+use solver::lower::{self, ImageResolver, LowerOptions, Plan, ResolvedImage};
 use solver::schedule::{ScheduleOptions, solve};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -98,10 +98,6 @@ impl Source {
     fn error(&self, span: Option<Span>, message: String) -> CliError {
         CliError::Build { excerpt: span.map(|span| excerpt(&self.text, &self.name, span)), message }
     }
-
-    fn diagnostic(&self, error: &Diagnostic) -> CliError {
-        self.error(Some(error.span), error.to_string())
-    }
 }
 
 type Cancelled = u8;
@@ -117,9 +113,14 @@ async fn build(
     let (source, context) = load_definition(request, app, events)?;
     let dockerfile = parser::parse(&source.text).map_err(|errors| parse_errors(&source, errors))?;
     let resolver = NotedResolver { images, events };
-    let plan = lower::lower(&dockerfile, &request.lower, &resolver).await;
-    let plan = plan.map_err(|error| source.diagnostic(&error))?;
-    let Plan { graph, result, config, base_history } = plan;
+    let options = LowerOptions { ignore: context.source.ignore.clone(), ..request.lower.clone() };
+    let lowered = lower::lower(&dockerfile, &options, &resolver).await;
+    warn(&lowered.warnings, &source, events);
+    let plan = lowered.plan.map_err(|errors| parse_errors(&source, errors))?;
+    if lowered.warnings_are_errors && !lowered.warnings.is_empty() {
+        return Err(source.error(None, check::violation(&lowered.warnings)));
+    }
+    let Plan { graph, result, config, base_history, .. } = plan;
     let contexts = BTreeMap::from([("context".to_owned(), context)]);
     let worker = Arc::new(LocalWorker::new(
         app.snapshots.clone(),
@@ -136,7 +137,6 @@ async fn build(
     let Some(Value::Files(stack)) = values.pop() else {
         return Err(CliError::Failed("the build has no files as its result".into()));
     };
-    warn(&dockerfile, &source, request, events)?;
     let mut built = None;
     let exporter = Exporter { app, images, stack: &stack, config: &config, base_history, events };
     for output in &request.outputs {
@@ -145,31 +145,20 @@ async fn build(
     Ok(Ok(built))
 }
 
-/// What the parser found that does not stop a build, as far as the checks are not switched off (D21.2, D21.3).
-fn warn(dockerfile: &Dockerfile, source: &Source, request: &Request, events: &EventSink) -> Result<()> {
-    let given = request.lower.build_args.get("BUILDKIT_DOCKERFILE_CHECK").map(String::as_str);
-    let directive = dockerfile.directives.check.as_ref();
-    // The directive's value ends at its first blank (D2.7).
-    let text = given.or_else(|| directive.and_then(|word| word.value.split(' ').next())).unwrap_or_default();
-    let options =
-        CheckOptions::parse(text).map_err(|message| source.error(directive.map(|word| word.span), message))?;
+/// What is wrong with the Dockerfile and does not stop the build.
+fn warn(warnings: &[Diagnostic], source: &Source, events: &EventSink) {
     let index = LineIndex::new(&source.text);
-    for warning in &dockerfile.warnings {
-        let rule = warning.rule.unwrap_or_default();
-        if !options.reports(rule, false) {
-            continue;
-        }
+    for warning in warnings {
         let lines = index.lines(warning.span);
         events.send(Event::Warning(WarningEvent {
             vertex: String::new(),
             level: 1,
-            short: format!("{rule}: {} (line {})", warning.message, lines.0),
+            short: format!("{}: {warning} (line {})", warning.rule.unwrap_or_default(), lines.0),
             detail: Vec::new(),
             url: String::new(),
             lines: Some(lines),
         }));
     }
-    Ok(())
 }
 
 /// Dockerfile and context (D19, D20).

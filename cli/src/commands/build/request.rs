@@ -79,6 +79,7 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
             platform,
             network,
             extra_hosts: extra_hosts.iter().map(|(_, name)| name.clone()).collect(),
+            ..LowerOptions::default()
         },
         worker: WorkerOptions { extra_hosts, proxies },
         outputs: outputs(args, &tags)?,
