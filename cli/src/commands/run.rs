@@ -139,7 +139,10 @@ async fn run_in(args: &RunArgs, app: &App, images: &Images) -> Result<u8> {
         scratch_point: app.store.root().join("trash"),
     };
     let stdio = match (args.tty, args.interactive) {
-        (true, _) => Stdio::Terminal,
+        (true, _) => {
+            let (rows, columns) = tcgetwinsize(std::io::stdin()).map_or((0, 0), |size| (size.ws_row, size.ws_col));
+            Stdio::Terminal { rows, columns }
+        }
         (false, true) => Stdio::Inherit { stdin: true },
         (false, false) => Stdio::Inherit { stdin: false },
     };
@@ -225,6 +228,7 @@ impl Terminal {
         let mut raw = before.clone();
         raw.make_raw();
         let terminal = Terminal { master, before };
+        // It may have changed since the start.
         terminal.resize();
         tcsetattr(&stdin, OptionalActions::Now, &raw)?;
         let (input, output) = (terminal.master.try_clone()?, terminal.master.try_clone()?);

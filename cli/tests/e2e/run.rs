@@ -65,6 +65,23 @@ fn standard_input_is_empty_unless_asked_for() {
     assert_eq!(run(&["-i"]), "given\n");
 }
 
+/// `script` gives rbuild a terminal of its own.
+#[test]
+fn terminals_have_their_size_from_the_start() {
+    let harness = Harness::new();
+    let binary = harness.command(&[]).get_program().to_str().unwrap().to_owned();
+    let line = format!("stty rows 33 cols 44; {binary} run -it busybox stty size");
+    let environment = harness.command(&[]);
+    let output = std::process::Command::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .envs(environment.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .stdin(std::process::Stdio::null())
+        .output()
+        .expect("script is part of every Debian");
+    // The echo of the end of the input stands somewhere too.
+    assert!(String::from_utf8_lossy(&output.stdout).contains("33 44"), "{output:?}");
+}
+
 /// X1.A to X1.G, as a step sees them.
 #[test]
 fn steps_see_the_sandbox_of_the_norm() {

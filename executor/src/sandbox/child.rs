@@ -69,7 +69,7 @@ fn prepare_and_exec(
     }
     let stubs = rootfs::build(request, &root, descriptors, privileges)?;
     send_reply(channel.as_fd(), &Reply::Stubs(stubs), &[]);
-    let terminal = if request.terminal { Some(open_terminal(channel)?) } else { None };
+    let terminal = request.terminal.map(|(rows, columns)| open_terminal(rows, columns, channel)).transpose()?;
     rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
     enter_working_directory(request)?;
     let (input, output, errors) = match &terminal {
@@ -109,11 +109,13 @@ fn loopback_up() -> Result<()> {
 }
 
 /// Opens a terminal in the sandbox's own devpts, sends its master home and makes the slave the controlling terminal.
-fn open_terminal(channel: &OwnedFd) -> Result<OwnedFd> {
+fn open_terminal(rows: u16, columns: u16, channel: &OwnedFd) -> Result<OwnedFd> {
     use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
     let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
     let master =
         rustix::fs::open("/dev/ptmx", flags, rustix::fs::Mode::empty()).map_err(failed("opening a terminal"))?;
+    let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(&master, size).map_err(failed("setting the terminal's size"))?;
     unlockpt(&master).map_err(failed("unlocking the terminal"))?;
     let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
         .map_err(failed("opening the terminal"))?;

@@ -67,8 +67,8 @@ pub enum Stdio {
     Pipes,
     /// The program's own; standard input only if asked for.
     Inherit { stdin: bool },
-    /// A terminal of the sandbox, whose master is [`Process::terminal`].
-    Terminal,
+    /// A terminal of the sandbox, whose master is [`Process::terminal`]. It has its size before the program starts.
+    Terminal { rows: u16, columns: u16 },
 }
 
 /// A process in its sandbox. Dropping it kills it and everything in the sandbox.
@@ -110,7 +110,7 @@ impl Launcher {
             .map_err(SandboxError::errno("open /dev/null"))?;
         let (stdout, stderr) = match stdio {
             Stdio::Pipes => (Some(pipe()?), Some(pipe()?)),
-            Stdio::Inherit { .. } | Stdio::Terminal => (None, None),
+            Stdio::Inherit { .. } | Stdio::Terminal { .. } => (None, None),
         };
         let inherits = matches!(stdio, Stdio::Inherit { .. });
         let inherits_stdin = matches!(stdio, Stdio::Inherit { stdin: true });
@@ -138,7 +138,10 @@ impl Launcher {
             security: container.security,
             mounts,
             extra_hosts: container.extra_hosts,
-            terminal: matches!(stdio, Stdio::Terminal),
+            terminal: match stdio {
+                Stdio::Terminal { rows, columns } => Some((rows, columns)),
+                Stdio::Pipes | Stdio::Inherit { .. } => None,
+            },
             root_point: container.root_point,
             scratch_point: container.scratch_point,
         };

@@ -45,7 +45,8 @@ pub(super) struct Request {
     pub mounts: Vec<RequestMount>,
     /// Address and name.
     pub extra_hosts: Vec<(String, String)>,
-    pub terminal: bool,
+    /// Rows and columns.
+    pub terminal: Option<(u16, u16)>,
     /// Directories of the host where the root is attached, and where files for binding are made; both only in the sandbox's own
     /// mount namespace.
     pub root_point: PathBuf,
