@@ -6,7 +6,7 @@ RBUILD := $(CURDIR)/target/$(HOST)/release/rbuild
 # Where the offline base images and the demo's store are.
 export RBUILD_BASES ?= $(CURDIR)/target/bases
 
-.PHONY: build bases demo test check unit e2e bench clean
+.PHONY: build bases demo test check unit e2e fuzz bench clean
 
 ## build: the static release binary, also as target/release/rbuild
 build: $(RBUILD)
@@ -27,7 +27,7 @@ demo: build
 	scripts/demo $(RBUILD)
 
 ## test: everything that CI checks
-test: check unit e2e
+test: check unit e2e fuzz
 
 check:
 	cargo fmt --all --check
@@ -41,6 +41,11 @@ unit:
 e2e:
 	scripts/packages gcc busybox-static uidmap docker-registry skopeo umoci buildah procps curl
 	scripts/e2e
+
+## fuzz: the parser against hostile input, FUZZ_SECONDS for each target
+FUZZ_SECONDS ?= 10
+fuzz:
+	scripts/fuzz $(FUZZ_SECONDS)
 
 clean:
 	cargo clean
