@@ -7,7 +7,8 @@ use executor::sandbox::{self, Launcher, Privileges};
 use executor::snapshot::Snapshots;
 use executor::source::image::Images;
 use oci::registry::{Client, ClientConfig, Credentials};
-use oci::{Reference, RegistriesConf};
+use oci::{Platform, Reference, RegistriesConf};
+use solver::lower::{ImageResolver, ResolvedImage};
 use std::path::PathBuf;
 
 /// An opened rbuild. Made while the process has one thread.
@@ -23,10 +24,7 @@ impl App {
     pub fn open(root: Option<PathBuf>) -> Result<App> {
         let config = Config::load()?;
         let is_root = rustix::process::geteuid().is_root();
-        let root = match root.or_else(|| config.root.clone()) {
-            Some(root) => root,
-            None => Store::default_root(is_root)?,
-        };
+        let root = store_root(root, &config, is_root)?;
         // Before anything else: it needs a process with one thread.
         let sandbox::Entered { launcher, privileges } = sandbox::enter()?;
         if privileges == Privileges::SingleId {
@@ -40,16 +38,11 @@ impl App {
     }
 
     pub fn runtime(&self) -> Result<tokio::runtime::Runtime> {
-        Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+        runtime()
     }
 
     pub fn client(&self) -> Result<Client> {
-        let registries = RegistriesConf::from_environment().map_err(|error| CliError::Usage(error.to_string()))?;
-        Ok(Client::new(ClientConfig {
-            registries,
-            credentials: Credentials::from_environment(None),
-            user_agent: concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned(),
-        }))
+        client()
     }
 
     pub fn images(&self, pull: bool) -> Result<Images> {
@@ -61,6 +54,63 @@ impl App {
         let name = word.parse::<Reference>().ok().map(|reference| reference.to_string());
         Ok(self.store.find(word, name.as_deref())?)
     }
+}
+
+/// Base images for commands that run nothing: no sandbox is entered, so that they work on any kernel.
+pub struct BaseImages {
+    images: Images,
+    /// Stands in for a store that cannot be opened; removed at the end.
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl BaseImages {
+    pub fn open(root: Option<PathBuf>, pull: bool) -> Result<BaseImages> {
+        let root = store_root(root, &Config::load()?, rustix::process::geteuid().is_root())?;
+        let (store, temporary) = match Store::open(&root) {
+            Ok(store) => (store, None),
+            Err(_) => {
+                let directory = tempfile::tempdir()?;
+                (Store::open(&directory.path().join("store"))?, Some(directory))
+            }
+        };
+        Ok(BaseImages { images: Images::new(store, client()?, pull), _temporary: temporary })
+    }
+}
+
+impl ImageResolver for BaseImages {
+    type Error = executor::Error;
+
+    async fn resolve(&self, reference: &Reference, platform: &Platform) -> executor::error::Result<ResolvedImage> {
+        self.images.resolve(reference, platform).await
+    }
+
+    fn is_definite(&self, error: &executor::Error) -> bool {
+        match error {
+            executor::Error::Registry(error) => error.is_not_found(),
+            executor::Error::NoPlatform { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+fn store_root(given: Option<PathBuf>, config: &Config, is_root: bool) -> Result<PathBuf> {
+    match given.or_else(|| config.root.clone()) {
+        Some(root) => Ok(root),
+        None => Ok(Store::default_root(is_root)?),
+    }
+}
+
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+fn client() -> Result<Client> {
+    let registries = RegistriesConf::from_environment().map_err(|error| CliError::Usage(error.to_string()))?;
+    Ok(Client::new(ClientConfig {
+        registries,
+        credentials: Credentials::from_environment(None),
+        user_agent: concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned(),
+    }))
 }
 
 /// A stored name as its users write it, with its tag: `user/name:latest`.

@@ -27,6 +27,12 @@ pub struct Cli {
 pub enum Command {
     /// Build an image from a Dockerfile (the default command)
     Build(Box<build::BuildArgs>),
+    /// Find what is wrong with a Dockerfile, without building it
+    Check(check::CheckArgs),
+    /// List what a build can be given: arguments, secrets, caches
+    Outline(outline::OutlineArgs),
+    /// List the stages of a Dockerfile
+    Targets(targets::TargetsArgs),
     /// List the images of the store
     Images(images::ImagesArgs),
     /// Give an image another name
@@ -53,9 +59,9 @@ pub enum Command {
     Version(version::VersionArgs),
 }
 
-const COMMANDS: [&str; 14] = [
-    "build", "images", "tag", "rmi", "inspect", "history", "pull", "push", "run", "import", "load", "save", "version",
-    "help",
+const COMMANDS: [&str; 17] = [
+    "build", "check", "outline", "targets", "images", "tag", "rmi", "inspect", "history", "pull", "push", "run",
+    "import", "load", "save", "version", "help",
 ];
 const GLOBAL_WITH_VALUE: [&str; 1] = ["--root"];
 

@@ -1,6 +1,6 @@
 //! What a command fails with, and the exit code that it becomes.
 
-use std::io::Write;
+use std::fmt;
 
 pub const USAGE: u8 = 2;
 
@@ -12,11 +12,23 @@ pub enum CliError {
     Usage(String),
     /// Something went wrong: exit code 1.
     Failed(String),
-    /// A build failed; `excerpt` quotes the Dockerfile.
-    Build { excerpt: Option<String>, message: String },
+    /// A build failed.
+    Build {
+        /// What is quoted of the Dockerfile, whole lines.
+        excerpt: String,
+        /// The name of the rule that was broken.
+        rule: Option<&'static str>,
+        message: String,
+        notes: Vec<String>,
+    },
 }
 
 impl CliError {
+    /// A build that failed for a reason outside of the Dockerfile.
+    pub fn build(message: String) -> CliError {
+        CliError::Build { excerpt: String::new(), rule: None, message, notes: Vec::new() }
+    }
+
     pub fn exit_code(&self) -> u8 {
         match self {
             CliError::Usage(_) => USAGE,
@@ -25,14 +37,22 @@ impl CliError {
     }
 
     pub fn print(&self) {
-        let mut stderr = std::io::stderr().lock();
-        let _ = match self {
-            CliError::Usage(message) | CliError::Failed(message) => writeln!(stderr, "error: {message}"),
-            CliError::Build { excerpt, message } => {
-                let excerpt = excerpt.as_deref().unwrap_or_default();
-                writeln!(stderr, "{excerpt}error: failed to solve: {message}")
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr().lock(), "{self}");
+    }
+}
+
+/// As the user sees it, without the last newline.
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CliError::Usage(message) | CliError::Failed(message) => write!(f, "error: {message}"),
+            CliError::Build { excerpt, rule, message, notes } => {
+                let rule = rule.map(|rule| format!("[{rule}]")).unwrap_or_default();
+                write!(f, "{excerpt}error{rule}: failed to solve: {message}")?;
+                notes.iter().try_for_each(|note| write!(f, "\nnote: {note}"))
             }
-        };
+        }
     }
 }
 

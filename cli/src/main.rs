@@ -6,6 +6,7 @@ mod app;
 mod cli;
 mod commands;
 mod config;
+mod definition;
 mod error;
 mod file;
 mod output;

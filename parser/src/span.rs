@@ -59,6 +59,12 @@ impl LineIndex {
         self.starts.partition_point(|start| *start <= offset)
     }
 
+    /// The 1-based column of an offset in `source`, in characters.
+    pub fn column(&self, source: &str, offset: usize) -> usize {
+        let start = self.starts[self.line(offset) - 1];
+        source.get(start..offset).map_or(1, |before| before.chars().count() + 1)
+    }
+
     /// The first and the last line that the span touches, 1-based. A newline that ends a span belongs to the line it ends.
     pub fn lines(&self, span: Span) -> (usize, usize) {
         let first = self.line(span.start);

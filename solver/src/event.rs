@@ -1,6 +1,7 @@
 //! What a build reports while it runs, shaped as BuildKit's client protocol (spec X5.19), so that `--progress=rawjson` is a
 //! plain serialization of it. Every crate that does work sends [`Event`]s on one channel; the command line draws them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 use tokio::sync::mpsc::UnboundedSender;
@@ -70,6 +71,14 @@ pub struct WarningEvent {
     pub url: String,
     /// First and last line in the Dockerfile, counted from 1.
     pub lines: Option<(usize, usize)>,
+    pub source: Option<Arc<SourceFile>>,
+}
+
+/// The file that a warning is about.
+#[derive(Clone, Debug)]
+pub struct SourceFile {
+    pub name: String,
+    pub text: String,
 }
 
 /// The sending end. Cheap to clone; sending never blocks and never fails: a display that went away must not fail a build.

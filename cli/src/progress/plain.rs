@@ -70,7 +70,6 @@ impl<W: Write> Plain<W> {
                 Ok(())
             }
             Change::Status(position, index) => self.status(position, index),
-            Change::Warning(text) => writeln!(self.out, "WARN: {text}"),
             Change::None => Ok(()),
         }
     }
@@ -163,6 +162,7 @@ impl<W: Write> Plain<W> {
 
     fn finish(&mut self) -> io::Result<()> {
         self.state.write_failures(&mut self.out)?;
+        self.state.write_warnings(&mut self.out)?;
         self.out.flush()
     }
 }

@@ -60,19 +60,22 @@ fn to_json(event: &Event) -> Value {
         }]}),
         Event::Warning(warning) => {
             let detail: Vec<_> = warning.detail.iter().map(|line| BASE64.encode(line)).collect();
-            let range: Vec<_> = warning
-                .lines
-                .iter()
-                .map(|(first, last)| json!({"start": {"line": first}, "end": {"line": last}}))
-                .collect();
-            json!({"warnings": [{
+            // A range for each line, as BuildKit has it.
+            let lines = warning.lines.map(|(first, last)| first..=last).into_iter().flatten();
+            let range: Vec<_> = lines.map(|line| json!({"start": {"line": line}, "end": {"line": line}})).collect();
+            let mut fields = json!({
                 "vertex": warning.vertex,
                 "level": warning.level,
                 "short": BASE64.encode(&warning.short),
                 "detail": detail,
                 "url": warning.url,
-                "range": range,
-            }]})
+            });
+            if let Some(source) = &warning.source {
+                fields["sourceInfo"] =
+                    json!({"filename": source.name, "data": BASE64.encode(&source.text), "language": "Dockerfile"});
+            }
+            fields["range"] = range.into();
+            json!({"warnings": [fields]})
         }
     }
 }

@@ -40,7 +40,6 @@ pub enum Change {
     Status(usize, usize),
     /// Complete lines, each with its time since the vertex began.
     Lines(usize, Vec<(Duration, Vec<u8>)>),
-    Warning(String),
     None,
 }
 
@@ -51,8 +50,8 @@ impl State {
             Event::Status(event) => self.status(event),
             Event::Log(event) => self.log(event),
             Event::Warning(event) => {
-                self.warnings.push(event.short.clone());
-                Change::Warning(event.short)
+                self.warnings.push(event.short);
+                Change::None
             }
         }
     }
@@ -118,6 +117,16 @@ impl State {
         let lines: Vec<_> = partial.map(|line| (time, line)).collect();
         vertex.remember(&lines);
         lines
+    }
+
+    /// All warnings, which have waited for the end, where they are not lost among other lines.
+    pub fn write_warnings(&self, out: &mut impl Write) -> io::Result<()> {
+        match self.warnings.len() {
+            0 => return Ok(()),
+            1 => writeln!(out, "1 warning found (rbuild check shows the lines):")?,
+            count => writeln!(out, "{count} warnings found (rbuild check shows the lines):")?,
+        }
+        self.warnings.iter().try_for_each(|warning| writeln!(out, " - {warning}"))
     }
 
     /// The last lines of what failed, between rules (X5.29).

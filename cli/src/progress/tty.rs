@@ -42,6 +42,7 @@ pub fn show(mut events: UnboundedReceiver<Event>) {
     }
     if is_open {
         let _ = state.write_failures(&mut io::stderr().lock());
+        let _ = state.write_warnings(&mut io::stderr().lock());
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::pattern::Pattern;
-use super::{ExpandReason, MAX_DEPTH, MAX_LENGTH, Scope};
+use super::pattern::{Limits, Pattern};
+use super::{ExpandReason, MAX_DEPTH, MAX_LENGTH, MAX_STEPS, Scope};
 
 /// What of the written form stays in the result.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,7 +23,7 @@ pub(crate) struct Lexer<'a> {
     scope: &'a dyn Scope,
     mode: Mode,
     depth: usize,
-    inserted: usize,
+    limits: Limits,
     pub used: BTreeSet<String>,
     pub unset: BTreeSet<String>,
 }
@@ -65,7 +65,16 @@ enum Piece<'p> {
 
 impl<'a> Lexer<'a> {
     pub fn new(text: &'a str, escape: char, scope: &'a dyn Scope, mode: Mode) -> Self {
-        Lexer { rest: text, escape, scope, mode, depth: 0, inserted: 0, used: BTreeSet::new(), unset: BTreeSet::new() }
+        Lexer {
+            rest: text,
+            escape,
+            scope,
+            mode,
+            depth: 0,
+            limits: Limits { steps: MAX_STEPS, bytes: MAX_LENGTH },
+            used: BTreeSet::new(),
+            unset: BTreeSet::new(),
+        }
     }
 
     /// The whole text, as one word.
@@ -310,8 +319,8 @@ impl<'a> Lexer<'a> {
         };
         let pattern = Pattern::parse(pattern)?;
         Ok(match modifier {
-            '#' => pattern.trim_start(&value, longest).to_owned(),
-            _ => pattern.trim_end(&value, longest).to_owned(),
+            '#' => pattern.trim_start(&value, longest, &mut self.limits)?.to_owned(),
+            _ => pattern.trim_end(&value, longest, &mut self.limits)?.to_owned(),
         })
     }
 
@@ -331,9 +340,7 @@ impl<'a> Lexer<'a> {
             None => self.vanish(name, String::new),
             Some(value) => value,
         };
-        let text = Pattern::parse(&pattern)?.replace(&value, &replacement, all);
-        self.count(text.len())?;
-        Ok(text)
+        Pattern::parse(&pattern)?.replace(&value, &replacement, all, &mut self.limits)
     }
 
     /// The expanded text up to `stop`.
@@ -362,15 +369,10 @@ impl<'a> Lexer<'a> {
         let value = self.scope.get(name);
         let value = value.map(|value| value.into_owned());
         if let Some(value) = &value {
-            self.count(value.len())?;
+            self.limits.take_bytes(value.len())?;
             self.used.insert(name.to_owned());
         }
         Ok(value)
-    }
-
-    fn count(&mut self, bytes: usize) -> Result<(), ExpandReason> {
-        self.inserted = self.inserted.saturating_add(bytes);
-        if self.inserted > MAX_LENGTH { Err(ExpandReason::TooLong) } else { Ok(()) }
     }
 
     /// What stands for an unset variable.

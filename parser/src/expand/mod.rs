@@ -9,7 +9,7 @@
 //!   and `/` escapes are kept for the pattern to interpret (D11.10, D11.11).
 //! - The result of a variable is never expanded again (D11.18).
 //!
-//! Expansion of hostile text is bounded: nesting by [`MAX_DEPTH`], the inserted values by [`MAX_LENGTH`].
+//! Expansion of hostile text is bounded: nesting by [`MAX_DEPTH`], the inserted text by [`MAX_LENGTH`], and the matching of patterns is bounded too.
 
 mod lexer;
 mod pattern;
@@ -22,8 +22,10 @@ pub(crate) use lexer::{Lexer, Mode};
 
 /// Deepest nesting of `${a:-${b:-…}}`.
 pub const MAX_DEPTH: usize = 100;
-/// Most bytes that the variables of one word may bring in.
-pub const MAX_LENGTH: usize = 16 << 20;
+/// Most bytes that the variables and replacements of one word may bring in.
+pub const MAX_LENGTH: usize = 4 << 20;
+/// Most comparisons that the patterns of one word may take.
+const MAX_STEPS: usize = 1 << 26;
 
 /// Where the values of variables come from. `None` is an unset variable, which differs from an empty one (D11.7).
 pub trait Scope {
@@ -105,6 +107,8 @@ pub enum ExpandReason {
     TooDeep,
     #[error("the variables' values are longer than {MAX_LENGTH} bytes together")]
     TooLong,
+    #[error("the patterns take too long to match")]
+    TooSlow,
 }
 
 /// Expands words of one file.

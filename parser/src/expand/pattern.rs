@@ -1,6 +1,7 @@
 //! The patterns of `${v#p}`, `${v%p}` and `${v/p/r}` (D11.12): `*`, `?`, and escapes of them; brackets mean nothing.
 //!
-//! Matching follows all ways through the pattern at once, so that its time is bounded by the product of the lengths.
+//! Matching follows all ways through the pattern at once, so that its time is bounded by the product of the lengths. Replacing begins
+//! a match at every character, which a hostile pattern makes slow: [`Limits`] bounds the work and the result.
 
 use super::ExpandReason;
 
@@ -9,6 +10,27 @@ enum Token {
     AnyString,
     AnyChar,
     Char(char),
+}
+
+/// What the expansion of one word may still do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Comparisons of a token with a character.
+    pub steps: usize,
+    /// Bytes that come out.
+    pub bytes: usize,
+}
+
+impl Limits {
+    pub fn take_bytes(&mut self, bytes: usize) -> Result<(), ExpandReason> {
+        self.bytes = self.bytes.checked_sub(bytes).ok_or(ExpandReason::TooLong)?;
+        Ok(())
+    }
+
+    fn take_steps(&mut self, steps: usize) -> Result<(), ExpandReason> {
+        self.steps = self.steps.checked_sub(steps).ok_or(ExpandReason::TooSlow)?;
+        Ok(())
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -40,35 +62,38 @@ impl Pattern {
     }
 
     /// Removes the shortest or longest match at the start.
-    pub fn trim_start<'v>(&self, value: &'v str, longest: bool) -> &'v str {
-        match match_length(&self.tokens, value.chars(), longest) {
-            Some(length) => &value[length..],
-            None => value,
-        }
+    pub fn trim_start<'v>(&self, value: &'v str, longest: bool, limits: &mut Limits) -> Result<&'v str, ExpandReason> {
+        let length = match_length(&self.tokens, value.chars(), longest, limits)?;
+        Ok(&value[length.unwrap_or(0)..])
     }
 
     /// Removes the shortest or longest match at the end, which is a match at the start of all reversed.
-    pub fn trim_end<'v>(&self, value: &'v str, longest: bool) -> &'v str {
+    pub fn trim_end<'v>(&self, value: &'v str, longest: bool, limits: &mut Limits) -> Result<&'v str, ExpandReason> {
         let reversed: Vec<Token> = self.tokens.iter().rev().copied().collect();
-        match match_length(&reversed, value.chars().rev(), longest) {
-            Some(length) => &value[..value.len() - length],
-            None => value,
-        }
+        let length = match_length(&reversed, value.chars().rev(), longest, limits)?;
+        Ok(&value[..value.len() - length.unwrap_or(0)])
     }
 
     /// Replaces the first or all matches, leftmost and longest. The replacement is literal (D11.15).
-    pub fn replace(&self, value: &str, replacement: &str, all: bool) -> String {
+    pub fn replace(
+        &self,
+        value: &str,
+        replacement: &str,
+        all: bool,
+        limits: &mut Limits,
+    ) -> Result<String, ExpandReason> {
         let mut out = String::with_capacity(value.len());
         let mut rest = value;
         let mut after_match = false;
         loop {
-            match match_length(&self.tokens, rest.chars(), true) {
+            match match_length(&self.tokens, rest.chars(), true, limits)? {
                 // An empty match directly behind another match is none.
                 Some(length) if length > 0 || !after_match => {
+                    limits.take_bytes(replacement.len())?;
                     out.push_str(replacement);
                     if !all {
                         out.push_str(&rest[length..]);
-                        return out;
+                        return Ok(out);
                     }
                     rest = &rest[length..];
                     after_match = length > 0;
@@ -78,7 +103,7 @@ impl Pattern {
                 }
                 _ => after_match = false,
             }
-            let Some(c) = rest.chars().next() else { return out };
+            let Some(c) = rest.chars().next() else { return Ok(out) };
             out.push(c);
             rest = &rest[c.len_utf8()..];
         }
@@ -86,7 +111,13 @@ impl Pattern {
 }
 
 /// How many bytes the pattern matches from the first character on.
-fn match_length(tokens: &[Token], chars: impl Iterator<Item = char>, longest: bool) -> Option<usize> {
+fn match_length(
+    tokens: &[Token],
+    chars: impl Iterator<Item = char>,
+    longest: bool,
+    limits: &mut Limits,
+) -> Result<Option<usize>, ExpandReason> {
+    limits.take_steps(tokens.len() + 1)?;
     // `states[i]`: the tokens before `i` have matched what was read.
     let mut states = vec![false; tokens.len() + 1];
     states[0] = true;
@@ -101,6 +132,7 @@ fn match_length(tokens: &[Token], chars: impl Iterator<Item = char>, longest: bo
         if found.is_some() && !longest {
             break;
         }
+        limits.take_steps(tokens.len() + 1)?;
         next.fill(false);
         for (index, token) in tokens.iter().enumerate().filter(|(index, _)| states[*index]) {
             match token {
@@ -118,7 +150,7 @@ fn match_length(tokens: &[Token], chars: impl Iterator<Item = char>, longest: bo
             break;
         }
     }
-    found
+    Ok(found)
 }
 
 /// `*` may match nothing.

@@ -201,3 +201,17 @@ fn hostile_words_are_bounded() {
     let long = "x".repeat(1 << 20);
     assert_eq!(expand(&"$v".repeat(20), &[("v", &long)]), Err(ExpandReason::TooLong.to_string()));
 }
+
+/// Each level would multiply the text by its length; a match from each of many places would never end.
+#[test]
+fn hostile_patterns_are_bounded() {
+    let value = "v".repeat(1000);
+    let scope = |name: &str| (name == "v").then(|| value.clone());
+    let nested = (0..5).fold("x".to_owned(), |inner, _| format!("${{v//?/{inner}}}"));
+    let error = Expander::new('\\').word(&nested, &scope).unwrap_err();
+    assert_eq!(error.reason, ExpandReason::TooLong);
+    let long = "v".repeat(1 << 20);
+    let scope = |name: &str| (name == "v").then(|| long.clone());
+    let error = Expander::new('\\').word("${v//v*x/}", &scope).unwrap_err();
+    assert_eq!(error.reason, ExpandReason::TooSlow);
+}

@@ -1,5 +1,6 @@
 //! The flags of `rbuild build`, as docker buildx spells them.
 
+use crate::commands::call::Call;
 use crate::error::{CliError, Result};
 use clap::Args;
 use std::path::PathBuf;
@@ -78,6 +79,14 @@ pub struct BuildArgs {
     #[arg(long = "add-host", value_name = "NAME:IP")]
     pub add_hosts: Vec<String>,
 
+    /// Ask about the Dockerfile instead of building: check, outline, targets; with `,format=json`
+    #[arg(long, value_name = "METHOD")]
+    pub call: Option<String>,
+
+    /// The same as --call=check
+    #[arg(long)]
+    pub check: bool,
+
     #[command(flatten)]
     pub compatibility: Compatibility,
 }
@@ -110,10 +119,6 @@ pub struct Compatibility {
     #[arg(long, hide = true)]
     allow: Vec<String>,
     #[arg(long, hide = true)]
-    call: Option<String>,
-    #[arg(long, hide = true)]
-    check: bool,
-    #[arg(long, hide = true)]
     attest: Vec<String>,
     #[arg(long, hide = true)]
     annotation: Vec<String>,
@@ -128,6 +133,15 @@ pub struct Compatibility {
 }
 
 impl BuildArgs {
+    /// What is asked for instead of a build.
+    pub fn call(&self) -> Result<Option<Call>> {
+        match (&self.call, self.check) {
+            (Some(call), _) => Call::parse(call),
+            (None, true) => Call::parse("check"),
+            (None, false) => Ok(None),
+        }
+    }
+
     /// Refuses flags that this version does not have yet: ignoring them would build something else.
     pub fn reject_unsupported(&self) -> Result<()> {
         let flags = &self.compatibility;
@@ -141,8 +155,6 @@ impl BuildArgs {
             ("--cache-from", !flags.cache_from.is_empty()),
             ("--build-context", !flags.build_context.is_empty()),
             ("--allow", flags.allow.iter().any(|entitlement| entitlement != "network.host")),
-            ("--call", flags.call.as_deref().is_some_and(|call| call != "build")),
-            ("--check", flags.check),
             ("--attest", !flags.attest.is_empty()),
             ("--annotation", !flags.annotation.is_empty()),
             ("--ulimit", !flags.ulimit.is_empty()),

@@ -7,27 +7,27 @@ mod request;
 pub use args::BuildArgs;
 
 use crate::app::App;
+use crate::definition::Definition;
 use crate::error::{CliError, Result};
 use crate::progress::Display;
 use executor::export::image::BuiltImage;
 use executor::index::StoreIndex;
 use executor::source::image::Images;
-use executor::source::local::{self, LocalSource};
+use executor::source::local::LocalSource;
 use executor::source::statcache::StatCache;
 use executor::value::{Context, Value};
 use executor::worker::LocalWorker;
 use export::Exporter;
 use oci::{Platform, Reference};
-use parser::diagnostic::excerpt;
-use parser::{Diagnostic, LineIndex, Span};
+use parser::lint::Rule;
+use parser::{Diagnostic, LineIndex};
 use request::Request;
 use solver::check;
-use solver::event::{Event, EventSink, WarningEvent};
+use solver::event::{Event, EventSink, SourceFile, WarningEvent};
 use solver::lower::{self, ImageResolver, LowerOptions, Plan, ResolvedImage};
 use solver::schedule::{ScheduleOptions, solve};
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
@@ -88,18 +88,6 @@ async fn interrupted() -> u8 {
     code
 }
 
-/// The source that errors quote.
-struct Source {
-    name: String,
-    text: String,
-}
-
-impl Source {
-    fn error(&self, span: Option<Span>, message: String) -> CliError {
-        CliError::Build { excerpt: span.map(|span| excerpt(&self.text, &self.name, span)), message }
-    }
-}
-
 type Cancelled = u8;
 
 /// From the request to all outputs. Gives the image, if an output made one.
@@ -110,15 +98,15 @@ async fn build(
     images: &Images,
     events: &EventSink,
 ) -> Result<std::result::Result<Option<BuiltImage>, Cancelled>> {
-    let (source, context) = load_definition(request, app, events)?;
-    let dockerfile = parser::parse(&source.text).map_err(|errors| parse_errors(&source, errors))?;
+    let (definition, context) = load_definition(request, app, events)?;
+    let dockerfile = parser::parse(&definition.text).map_err(|errors| definition.errors(&errors))?;
     let resolver = NotedResolver { images, events };
     let options = LowerOptions { ignore: context.source.ignore.clone(), ..request.lower.clone() };
     let lowered = lower::lower(&dockerfile, &options, &resolver).await;
-    warn(&lowered.warnings, &source, events);
-    let plan = lowered.plan.map_err(|errors| parse_errors(&source, errors))?;
+    warn(&lowered.warnings, &definition, events);
+    let plan = lowered.plan.map_err(|errors| definition.errors(&errors))?;
     if lowered.warnings_are_errors && !lowered.warnings.is_empty() {
-        return Err(source.error(None, check::violation(&lowered.warnings)));
+        return Err(CliError::build(check::violation(&lowered.warnings)));
     }
     let Plan { graph, result, config, base_history, .. } = plan;
     let contexts = BTreeMap::from([("context".to_owned(), context)]);
@@ -133,7 +121,7 @@ async fn build(
     let options = ScheduleOptions { no_cache: args.no_cache };
     let solved = solve(Arc::new(graph), &[result], worker.clone(), index, options, events.clone()).await;
     worker.save_digests();
-    let mut values = solved.map_err(|error| source.error(error.span, error.to_string()))?;
+    let mut values = solved.map_err(|error| definition.error(error.span, error.to_string()))?;
     let Some(Value::Files(stack)) = values.pop() else {
         return Err(CliError::Failed("the build has no files as its result".into()));
     };
@@ -146,72 +134,44 @@ async fn build(
 }
 
 /// What is wrong with the Dockerfile and does not stop the build.
-fn warn(warnings: &[Diagnostic], source: &Source, events: &EventSink) {
-    let index = LineIndex::new(&source.text);
+fn warn(warnings: &[Diagnostic], definition: &Definition, events: &EventSink) {
+    let index = LineIndex::new(&definition.text);
+    let source = Arc::new(SourceFile { name: definition.name.clone(), text: definition.text.clone() });
     for warning in warnings {
         let lines = index.lines(warning.span);
+        let name = warning.rule.unwrap_or_default();
+        let rule = Rule::find(name);
         events.send(Event::Warning(WarningEvent {
             vertex: String::new(),
             level: 1,
-            short: format!("{}: {warning} (line {})", warning.rule.unwrap_or_default(), lines.0),
-            detail: Vec::new(),
-            url: String::new(),
+            short: format!("{name}: {warning} (line {})", lines.0),
+            detail: rule.map(|rule| rule.description.to_owned()).into_iter().collect(),
+            url: rule.and_then(Rule::url).unwrap_or_default(),
             lines: Some(lines),
+            source: Some(source.clone()),
         }));
     }
 }
 
 /// Dockerfile and context (D19, D20).
-fn load_definition(request: &Request, app: &App, events: &EventSink) -> Result<(Source, Arc<Context>)> {
-    let shown = request.file.as_deref().unwrap_or(Path::new("Dockerfile")).to_string_lossy().into_owned();
+fn load_definition(request: &Request, app: &App, events: &EventSink) -> Result<(Definition, Arc<Context>)> {
+    let shown = request.file.as_deref().unwrap_or(Path::new("Dockerfile")).to_string_lossy();
     let task = events.start(format!("[internal] load build definition from {shown}"));
-    let loaded = match request.file.as_deref() {
-        Some(path) if path == Path::new("-") => {
-            let mut data = Vec::new();
-            std::io::stdin().read_to_end(&mut data)?;
-            Ok((PathBuf::from("Dockerfile"), data))
-        }
-        file => local::read_dockerfile(&request.context, file).map(|file| (file.path, file.data)),
-    };
-    let (path, data) = loaded.map_err(|error| {
-        let hint = match request.file {
-            Some(_) => "",
-            None => ": put a Dockerfile into the context, or name one with -f",
-        };
-        CliError::Build { excerpt: None, message: format!("{error}{hint}") }
-    })?;
+    let definition = Definition::load(&request.context, request.file.as_deref())?;
     task.done();
     let task = events.start("[internal] load .dockerignore");
-    let local = LocalSource::open(&request.context, "context", Some(&path))
-        .map_err(|error| CliError::Build { excerpt: None, message: error.to_string() })?;
+    let local = LocalSource::open(&request.context, "context", Some(&definition.path))
+        .map_err(|error| CliError::build(error.to_string()))?;
     task.done();
     let directory = request.context.canonicalize()?;
     let key = blake3_hex(directory.as_os_str().as_encoded_bytes());
     let digests_path = app.store.root().join(format!("digests-{key}"));
     let digests = StatCache::load(&digests_path);
-    let name = path.file_name().map_or(shown, |name| name.to_string_lossy().into_owned());
-    let source = Source { name, text: String::from_utf8_lossy(&data).into_owned() };
-    Ok((source, Arc::new(Context { source: local, digests, digests_path })))
+    Ok((definition, Arc::new(Context { source: local, digests, digests_path })))
 }
 
 fn blake3_hex(bytes: &[u8]) -> String {
     oci::Digest::of(bytes).hex().chars().take(32).collect()
-}
-
-/// All errors are shown, the first one is the last line.
-fn parse_errors(source: &Source, errors: Vec<Diagnostic>) -> CliError {
-    let mut excerpts = String::new();
-    for error in errors.iter().skip(1) {
-        excerpts.push_str(&excerpt(&source.text, &source.name, error.span));
-        excerpts.push_str(&format!("error: {error}\n"));
-    }
-    match errors.first() {
-        None => CliError::Failed("the Dockerfile could not be parsed".into()),
-        Some(first) => {
-            excerpts.push_str(&excerpt(&source.text, &source.name, first.span));
-            CliError::Build { excerpt: Some(excerpts), message: first.to_string() }
-        }
-    }
 }
 
 /// Shows what is asked of registries.

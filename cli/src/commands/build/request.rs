@@ -2,11 +2,11 @@
 
 use super::args::BuildArgs;
 use crate::app::{App, reference};
+use crate::definition;
 use crate::error::{CliError, Result};
 use crate::output::{ImageFormat, OutputSpec};
 use crate::progress::Mode;
 use executor::worker::WorkerOptions;
-use oci::Platform;
 use rustix::termios::isatty;
 use solver::lower::LowerOptions;
 use solver::op::Network;
@@ -37,13 +37,7 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
     }
     let tags: Vec<String> = args.tags.iter().map(|tag| Ok(reference(tag)?.to_string())).collect::<Result<_>>()?;
     let platform = args.platform.clone().or_else(|| app.config.build.platform.clone());
-    let platform: Option<Platform> = match platform.as_deref().filter(|text| !text.is_empty()) {
-        Some(text) if text.contains(',') => {
-            return Err(CliError::Usage("--platform with several platforms is not supported yet".into()));
-        }
-        Some(text) => Some(text.parse().map_err(|error: oci::InvalidPlatform| CliError::Usage(error.to_string()))?),
-        None => None,
-    };
+    let platform = definition::platform(platform.as_deref())?;
     let network = args.network.clone().or_else(|| app.config.build.network.clone());
     let network = match network.as_deref() {
         None | Some("default" | "") => Network::Default,
@@ -56,7 +50,7 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
             return Err(CliError::Usage(format!("invalid network mode {other:?}{hint}")));
         }
     };
-    let build_args = build_args(&args.build_args)?;
+    let build_args = definition::build_args(&args.build_args)?;
     let extra_hosts = add_hosts(&args.add_hosts)?;
     let is_proxy = |name: &str| {
         ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"].contains(&name.to_uppercase().as_str())
@@ -123,23 +117,6 @@ fn outputs(args: &BuildArgs, tags: &[String]) -> Result<Vec<OutputSpec>> {
         return Err(CliError::Usage("--iidfile needs an output that is an image".into()));
     }
     Ok(named)
-}
-
-fn build_args(given: &[String]) -> Result<BTreeMap<String, String>> {
-    let mut args = BTreeMap::new();
-    for text in given {
-        match text.split_once('=') {
-            Some(("", _)) => return Err(CliError::Usage(format!("invalid build argument {text:?}: it has no name"))),
-            Some((name, value)) => drop(args.insert(name.to_owned(), value.to_owned())),
-            // D13.16: unset there, it is not passed.
-            None => {
-                if let Ok(value) = std::env::var(text) {
-                    args.insert(text.clone(), value);
-                }
-            }
-        }
-    }
-    Ok(args)
 }
 
 fn labels(given: &[String]) -> Result<BTreeMap<String, String>> {

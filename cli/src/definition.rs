@@ -1,0 +1,101 @@
+//! The Dockerfile that a command is about, and how its errors quote it.
+
+use crate::error::{CliError, Result};
+use executor::source::local::{self, LocalSource};
+use oci::Platform;
+use parser::diagnostic::excerpt;
+use parser::{Diagnostic, IgnoreFile, Span};
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// A Dockerfile's text, and what messages call it.
+pub struct Definition {
+    pub name: String,
+    pub path: PathBuf,
+    pub text: String,
+}
+
+impl Definition {
+    /// The Dockerfile of a context, or the one that `-f` names; `-` is standard input.
+    pub fn load(context: &Path, file: Option<&Path>) -> Result<Definition> {
+        if file == Some(Path::new("-")) {
+            let mut data = Vec::new();
+            std::io::stdin().read_to_end(&mut data)?;
+            return Ok(Definition::new(PathBuf::from("Dockerfile"), &data));
+        }
+        let found = local::read_dockerfile(context, file).map_err(|error| {
+            let hint = match file {
+                Some(_) => "",
+                None => ": put a Dockerfile into the context, or name one with -f",
+            };
+            CliError::build(format!("{error}{hint}"))
+        })?;
+        Ok(Definition::new(found.path, &found.data))
+    }
+
+    fn new(path: PathBuf, data: &[u8]) -> Definition {
+        let name = path.file_name().map_or_else(|| "Dockerfile".into(), |name| name.to_string_lossy().into_owned());
+        Definition { name, path, text: String::from_utf8_lossy(data).into_owned() }
+    }
+
+    /// What the context leaves out.
+    pub fn ignore(&self, context: &Path) -> Result<Option<IgnoreFile>> {
+        let source = LocalSource::open(context, "context", Some(&self.path));
+        Ok(source.map_err(|error| CliError::build(error.to_string()))?.ignore)
+    }
+
+    pub fn error(&self, span: Option<Span>, message: String) -> CliError {
+        let excerpt = span.map(|span| excerpt(&self.text, &self.name, span)).unwrap_or_default();
+        CliError::Build { excerpt, rule: None, message, notes: Vec::new() }
+    }
+
+    /// All errors are shown. The first one, which is what BuildKit would say, comes last, where one looks.
+    pub fn errors(&self, errors: &[Diagnostic]) -> CliError {
+        let Some((first, others)) = errors.split_first() else {
+            return CliError::Failed("the Dockerfile could not be parsed".into());
+        };
+        let quoted = |error: &Diagnostic| excerpt(&self.text, &self.name, error.focus);
+        let mut text = String::new();
+        for error in others {
+            let error = CliError::Build {
+                excerpt: quoted(error),
+                rule: error.rule,
+                message: error.to_string(),
+                notes: error.notes.clone(),
+            };
+            text.push_str(&error.to_string());
+            text.push('\n');
+        }
+        text.push_str(&quoted(first));
+        CliError::Build { excerpt: text, rule: first.rule, message: first.to_string(), notes: first.notes.clone() }
+    }
+}
+
+/// `--build-arg`. Without a value it is taken from the environment, and where it is unset there, it is not passed (D13.16).
+pub fn build_args(given: &[String]) -> Result<BTreeMap<String, String>> {
+    let mut args = BTreeMap::new();
+    for text in given {
+        match text.split_once('=') {
+            Some(("", _)) => return Err(CliError::Usage(format!("invalid build argument {text:?}: it has no name"))),
+            Some((name, value)) => drop(args.insert(name.to_owned(), value.to_owned())),
+            None => {
+                if let Ok(value) = std::env::var(text) {
+                    args.insert(text.clone(), value);
+                }
+            }
+        }
+    }
+    Ok(args)
+}
+
+/// `--platform`, for one platform.
+pub fn platform(given: Option<&str>) -> Result<Option<Platform>> {
+    match given.filter(|text| !text.is_empty()) {
+        Some(text) if text.contains(',') => {
+            Err(CliError::Usage("--platform with several platforms is not supported yet".into()))
+        }
+        Some(text) => text.parse().map(Some).map_err(|error: oci::InvalidPlatform| CliError::Usage(error.to_string())),
+        None => Ok(None),
+    }
+}
