@@ -60,7 +60,7 @@ impl Definition {
         for error in others {
             let error = CliError::Build {
                 excerpt: quoted(error),
-                rule: error.rule,
+                rule: Some(error.rule),
                 message: error.to_string(),
                 notes: error.notes.clone(),
             };
@@ -68,7 +68,12 @@ impl Definition {
             text.push('\n');
         }
         text.push_str(&quoted(first));
-        CliError::Build { excerpt: text, rule: first.rule, message: first.to_string(), notes: first.notes.clone() }
+        CliError::Build {
+            excerpt: text,
+            rule: Some(first.rule),
+            message: first.to_string(),
+            notes: first.notes.clone(),
+        }
     }
 }
 

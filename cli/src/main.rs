@@ -11,6 +11,7 @@ mod error;
 mod file;
 mod output;
 mod progress;
+mod stdout;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -5,6 +5,7 @@ use std::fmt;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
+use crate::error_rule::ErrorRule;
 use crate::span::{LineIndex, Span};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,8 +18,8 @@ pub enum Severity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     pub severity: Severity,
-    /// The lint rule of a warning, such as `StageNameCasing` (D21).
-    pub rule: Option<&'static str>,
+    /// The rule that is broken: of an error, or of a build check, such as `StageNameCasing` (D21).
+    pub rule: &'static str,
     /// Without the suggestion.
     pub message: Box<str>,
     /// The place as BuildKit reports it: of a warning the whole instruction.
@@ -43,20 +44,24 @@ impl fmt::Display for Diagnostic {
 }
 
 impl Diagnostic {
-    pub fn error(message: impl Into<String>, span: Span) -> Self {
+    pub fn error(rule: ErrorRule, message: impl Into<String>, span: Span) -> Self {
+        Diagnostic::new(Severity::Error, rule.name(), message.into(), span)
+    }
+
+    pub fn warning(rule: &'static str, message: impl Into<String>, span: Span) -> Self {
+        Diagnostic::new(Severity::Warning, rule, message.into(), span)
+    }
+
+    fn new(severity: Severity, rule: &'static str, message: String, span: Span) -> Self {
         Diagnostic {
-            severity: Severity::Error,
-            rule: None,
-            message: message.into().into_boxed_str(),
+            severity,
+            rule,
+            message: message.into_boxed_str(),
             span,
             focus: span,
             suggestion: None,
             notes: Vec::new(),
         }
-    }
-
-    pub fn warning(rule: &'static str, message: impl Into<String>, span: Span) -> Self {
-        Diagnostic { severity: Severity::Warning, rule: Some(rule), ..Diagnostic::error(message, span) }
     }
 
     pub fn with_focus(mut self, focus: Span) -> Self {
@@ -80,10 +85,7 @@ impl Diagnostic {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let title = match self.rule {
-            Some(rule) => level.primary_title(&*self.message).id(rule),
-            None => level.primary_title(&*self.message),
-        };
+        let title = level.primary_title(&*self.message).id(self.rule);
         let (start, end) = clamp(source, self.focus);
         let snippet =
             Snippet::source(source).path(file_name).fold(true).annotation(AnnotationKind::Primary.span(start..end));
@@ -155,8 +157,8 @@ mod tests {
 
     #[test]
     fn suggestion_is_part_of_the_text() {
-        let diagnostic =
-            Diagnostic::error("unknown flag: --mont", Span::default()).with_suggestion(Some("mount".into()));
+        let diagnostic = Diagnostic::error(ErrorRule::UnknownFlag, "unknown flag: --mont", Span::default())
+            .with_suggestion(Some("mount".into()));
         assert_eq!(diagnostic.to_string(), "unknown flag: --mont (did you mean mount?)");
     }
 
@@ -177,7 +179,7 @@ mod tests {
 
     #[test]
     fn render_survives_a_span_that_does_not_fit() {
-        let diagnostic = Diagnostic::error("x", Span::new(1, 900));
-        assert!(diagnostic.render("é", "Dockerfile", false).contains("error: x"));
+        let diagnostic = Diagnostic::error(ErrorRule::NoStages, "x", Span::new(1, 900));
+        assert!(diagnostic.render("é", "Dockerfile", false).contains("error[NoStages]: x"));
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::ast::Word;
 use crate::diagnostic::Diagnostic;
+use crate::error_rule::ErrorRule;
 use crate::span::{Span, Spanned};
 use crate::words;
 
@@ -36,7 +37,11 @@ impl DirectiveRun {
             return Ok(false);
         };
         if self.seen.contains(&name) {
-            return Err(Diagnostic::error(format!("only one {name} parser directive can be used"), span));
+            return Err(Diagnostic::error(
+                ErrorRule::InvalidDirective,
+                format!("only one {name} parser directive can be used"),
+                span,
+            ));
         }
         self.seen.push(name);
         if name == "escape" {
@@ -45,7 +50,7 @@ impl DirectiveRun {
                 "`" => '`',
                 _ => {
                     let message = format!("invalid escape token '{value}' does not match ` or \\");
-                    return Err(Diagnostic::error(message, span));
+                    return Err(Diagnostic::error(ErrorRule::InvalidDirective, message, span));
                 }
             };
         }

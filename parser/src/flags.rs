@@ -2,6 +2,7 @@
 
 use crate::ast::Word;
 use crate::diagnostic::Diagnostic;
+use crate::error_rule::ErrorRule;
 use crate::line::LogicalLine;
 use crate::span::Spanned;
 use crate::suggest;
@@ -33,7 +34,7 @@ impl Flags {
         let mut flags = Flags::default();
         for flag in written {
             let span = line.span_of(flag.raw);
-            let error = |message: String| Diagnostic::error(message, span);
+            let error = |rule: ErrorRule, message: String| Diagnostic::error(rule, message, span);
             let text = flag.text.strip_prefix("--").unwrap_or(&flag.text);
             let (name, value) = match text.split_once('=') {
                 Some((name, value)) => (name, Some(value)),
@@ -41,18 +42,27 @@ impl Flags {
             };
             let Some((name, kind)) = known.iter().copied().find(|(known, _)| *known == name) else {
                 let suggestion = suggest::closest(known.iter().map(|(name, _)| name), name);
-                return Err(error(format!("unknown flag: --{name}")).with_suggestion(suggestion));
+                // Where the name holds quotes or escapes, all is underlined.
+                let written = flag.raw.get(..name.len() + 2).filter(|written| written.ends_with(name));
+                return Err(error(ErrorRule::UnknownFlag, format!("unknown flag: --{name}"))
+                    .with_suggestion(suggestion)
+                    .with_focus(written.map_or(span, |written| line.span_of(written))));
             };
             if kind != FlagKind::List && flags.get(name).is_some() {
-                return Err(error(format!("duplicate flag specified: --{name}")));
+                return Err(error(ErrorRule::RepeatedFlag, format!("duplicate flag specified: --{name}")));
             }
-            let missing = || error(format!("missing a value on flag: --{name}"));
+            let missing = || error(ErrorRule::InvalidFlagValue, format!("missing a value on flag: --{name}"));
             let value = match (kind, value) {
                 (FlagKind::Bool, None) => "true".to_owned(),
                 (FlagKind::Bool, Some("")) => return Err(missing()),
                 (FlagKind::Bool, Some(value)) => match value.to_lowercase().as_str() {
                     truth @ ("true" | "false") => truth.to_owned(),
-                    _ => return Err(error(format!("expecting boolean value for flag --{name}, not: {value}"))),
+                    _ => {
+                        return Err(error(
+                            ErrorRule::InvalidFlagValue,
+                            format!("expecting boolean value for flag --{name}, not: {value}"),
+                        ));
+                    }
                 },
                 (FlagKind::Text | FlagKind::List, value) => value.ok_or_else(missing)?.to_owned(),
             };

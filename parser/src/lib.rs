@@ -19,6 +19,7 @@ mod description;
 pub mod diagnostic;
 mod directive;
 mod duration;
+mod error_rule;
 pub mod expand;
 pub mod expose;
 mod flags;
@@ -41,6 +42,7 @@ mod words;
 
 pub use ast::{Dockerfile, Instruction, InstructionKind, Stage};
 pub use diagnostic::{Diagnostic, Severity};
+pub use error_rule::ErrorRule;
 pub use expand::{ExpandError, Expander, Expansion, Scope};
 pub use heredoc::Heredoc;
 pub use ignore::{IgnoreFile, PatternMatcher};

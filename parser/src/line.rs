@@ -5,6 +5,7 @@
 use crate::ast::Word;
 use crate::diagnostic::Diagnostic;
 use crate::directive::DirectiveRun;
+use crate::error_rule::ErrorRule;
 use crate::heredoc::{self, Heredoc};
 use crate::instruction;
 use crate::span::{Span, Spanned};
@@ -136,7 +137,11 @@ pub(crate) fn read(source: &str) -> Reading {
     }
     reading.escape = directives.escape;
     if reading.lines.is_empty() && reading.errors.is_empty() {
-        reading.errors.push(Diagnostic::error("file with no instructions", Span::new(0, 0)));
+        reading.errors.push(Diagnostic::error(
+            ErrorRule::EmptyDockerfile,
+            "file with no instructions",
+            Span::new(0, 0),
+        ));
     }
     reading
 }
@@ -145,7 +150,7 @@ fn too_long(source: &str) -> Option<Diagnostic> {
     let (start, line) = PhysicalLines { source, at: 0 }
         .find(|(_, line)| line.len() > MAX_LINE && line.trim_end_matches('\n').len() > MAX_LINE)?;
     let message = format!("dockerfile line greater than max allowed size of {MAX_LINE}");
-    Some(Diagnostic::error(message, Span::new(start, start + line.len())))
+    Some(Diagnostic::error(ErrorRule::LineTooLong, message, Span::new(start, start + line.len())))
 }
 
 /// Joins the physical lines of one instruction, of which the first is given (D4).
@@ -187,15 +192,20 @@ fn attach_heredocs(
     if !logical.text.contains("<<") || !instruction::may_have_heredocs(&logical.text, escape) {
         return Ok(());
     }
-    let markers =
-        heredoc::markers(&logical.text).map_err(|reason| Diagnostic::error(reason.to_string(), logical.text_span()))?;
+    let markers = heredoc::markers(&logical.text)
+        .map_err(|reason| Diagnostic::error(ErrorRule::InvalidHeredoc, reason.to_string(), logical.text_span()))?;
     for marker in markers {
         let mut heredoc = marker.into_heredoc();
         heredoc.span = Span::new(physical.at, physical.at);
         loop {
             let Some((start, raw)) = physical.next() else {
                 let message = format!("there is no line `{}` that would end the here-document", heredoc.name);
-                return Err(Diagnostic::error("unterminated heredoc", logical.text_span()).with_note(message));
+                return Err(Diagnostic::error(
+                    ErrorRule::UnterminatedHeredoc,
+                    "unterminated heredoc",
+                    logical.text_span(),
+                )
+                .with_note(message));
             };
             let line = raw.trim_end_matches(['\n', '\r']);
             logical.span.end = start + line.len();

@@ -3,8 +3,12 @@
 mod csv;
 mod size;
 
+use crate::ast::Word;
+use crate::diagnostic::Diagnostic;
+use crate::error_rule::ErrorRule;
 use crate::expand::ExpandError;
 use crate::quote::quoted;
+use crate::span::Span;
 use crate::suggest;
 
 /// A mount of a RUN. Targets and sources are as written: joining with WORKDIR, defaults that depend on it and looking up
@@ -98,6 +102,32 @@ pub enum MountError {
 }
 
 impl MountError {
+    /// The error about a `--mount` as written.
+    pub fn diagnostic(&self, flag: &Word) -> Diagnostic {
+        // Quotes that the flag has lost would move everything behind them.
+        let is_verbatim = flag.span.end - flag.span.start == flag.value.len();
+        let part = self.part().filter(|_| is_verbatim);
+        let focus = part
+            .and_then(|part| flag.value.find(part).map(|at| (at, part)))
+            .map_or(flag.span, |(at, part)| Span::new(flag.span.start + at, flag.span.start + at + part.len()));
+        Diagnostic::error(ErrorRule::InvalidMount, self.to_string(), flag.span)
+            .with_suggestion(self.suggestion().map(str::to_owned))
+            .with_focus(focus)
+    }
+
+    /// What of the options is wrong.
+    fn part(&self) -> Option<&str> {
+        let part = match self {
+            MountError::Type { value, .. } | MountError::Sharing { value, .. } => value.as_str(),
+            MountError::Key { key, .. } | MountError::KeyForType { key, .. } => key,
+            MountError::NoValue(field) => field,
+            MountError::Value { value, .. } | MountError::Number { value, .. } => value,
+            MountError::NotAllowed { key, .. } => key,
+            _ => "",
+        };
+        (!part.is_empty()).then_some(part)
+    }
+
     /// The word that was probably meant.
     pub fn suggestion(&self) -> Option<&str> {
         match self {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::ast::{Directives, Dockerfile, Instruction, InstructionKind, Stage};
 use crate::diagnostic::Diagnostic;
+use crate::error_rule::ErrorRule;
 use crate::instruction::{self, Fault, Parsed};
 use crate::line::{self, LogicalLine};
 use crate::span::{LineIndex, Span};
@@ -13,7 +14,11 @@ use crate::{directive, lint};
 /// first is the one that BuildKit reports.
 pub fn parse(source: &str) -> Result<Dockerfile, Vec<Diagnostic>> {
     if source.is_empty() {
-        return Err(vec![Diagnostic::error("the Dockerfile cannot be empty", Span::default())]);
+        return Err(vec![Diagnostic::error(
+            ErrorRule::EmptyDockerfile,
+            "the Dockerfile cannot be empty",
+            Span::default(),
+        )]);
     }
     let reading = line::read(source);
     let index = LineIndex::new(source);
@@ -42,7 +47,9 @@ pub fn parse(source: &str) -> Result<Dockerfile, Vec<Diagnostic>> {
                 None if matches!(instruction.kind, InstructionKind::Arg(_)) => file.global_args.push(instruction),
                 None if in_stage => {}
                 None => {
-                    instruction_errors.push(Diagnostic::error("no build stage in current context", line.text_span()));
+                    let message = "no build stage in current context";
+                    let error = Diagnostic::error(ErrorRule::InstructionBeforeFrom, message, line.text_span());
+                    instruction_errors.push(error.with_note("only ARG may stand before the first FROM"));
                     in_stage = true; // said once is enough
                 }
             },
@@ -65,7 +72,7 @@ pub fn parse(source: &str) -> Result<Dockerfile, Vec<Diagnostic>> {
     errors.extend(stage_errors);
     if errors.is_empty() && file.stages.is_empty() {
         let end = Span::new(source.len(), source.len());
-        errors.push(Diagnostic::error("dockerfile contains no stages to build", end));
+        errors.push(Diagnostic::error(ErrorRule::NoStages, "dockerfile contains no stages to build", end));
     }
     if !errors.is_empty() {
         return Err(errors);
@@ -89,11 +96,19 @@ pub fn parse_trigger(text: &str) -> Result<Instruction, Diagnostic> {
         return Err(error);
     }
     let [line] = reading.lines.as_slice() else {
-        return Err(Diagnostic::error("onbuild trigger should be a single expression", Span::new(0, text.len())));
+        return Err(Diagnostic::error(
+            ErrorRule::InvalidTrigger,
+            "onbuild trigger should be a single expression",
+            Span::new(0, text.len()),
+        ));
     };
     match instruction::parse(line, '\\') {
         Ok(Parsed::Instruction(instruction)) => Ok(instruction),
-        Ok(Parsed::From(_)) => Err(Diagnostic::error("FROM isn't allowed as an ONBUILD trigger", line.text_span())),
+        Ok(Parsed::From(_)) => Err(Diagnostic::error(
+            ErrorRule::InvalidTrigger,
+            "FROM isn't allowed as an ONBUILD trigger",
+            line.text_span(),
+        )),
         Err(Fault::Line(error) | Fault::Instruction(error) | Fault::Stage(error)) => Err(error),
     }
 }

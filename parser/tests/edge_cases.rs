@@ -114,7 +114,7 @@ fn continuations() {
     assert_eq!(value("E14", "ENV E hello\\\n\\\nworld", &[]), pair("E", "helloworld"), "E14");
     assert_eq!(shell("E15", "RUN a && \\\n# note \\\n b"), "a &&  b", "E15");
     assert_eq!(shell("E16", "RUN a \\\n\n b"), "a  b", "E16");
-    assert_eq!(parsed("E16", "FROM a\nRUN a \\\n\n b").warnings[0].rule, Some("NoEmptyContinuation"), "E16");
+    assert_eq!(parsed("E16", "FROM a\nRUN a \\\n\n b").warnings[0].rule, "NoEmptyContinuation", "E16");
     assert_eq!(shell("E17", "RUN x \\"), "x", "E17");
     assert_eq!(shell("E18", "RUN echo a # b"), "echo a # b", "E18");
     let errors = parse("FROM a AS b # c").unwrap_err();

@@ -31,7 +31,7 @@ fn instructions() {
         ("FROM", "FROM requires either one or three arguments"),
         ("FROM --x=1 a", "unknown flag: --x"),
         ("RUN --mont=type=bind x", "unknown flag: --mont (did you mean mount?)"),
-        ("RUN --network=hots x", "invalid network mode \"hots\""),
+        ("RUN --network=hots x", "invalid network mode \"hots\" (did you mean host?)"),
         ("RUN --security=x y", "security \"x\" is not valid"),
         (
             "COPY a",
@@ -127,16 +127,16 @@ fn drawing() {
     let source = "FROM alpine\nRUN --mont=type=cache \\\n    echo hi\nFOO bar\n";
     let errors = parse(source).unwrap_err();
     insta::assert_snapshot!(errors[0].render(source, "Dockerfile", false), @r"
-    error: dockerfile parse error on line 2: unknown flag: --mont
+    error[UnknownFlag]: dockerfile parse error on line 2: unknown flag: --mont
      --> Dockerfile:2:5
       |
     2 | RUN --mont=type=cache \
-      |     ^^^^^^^^^^^^^^^^^
+      |     ^^^^^^
       |
       = help: did you mean mount?
     ");
     insta::assert_snapshot!(errors[1].render(source, "Dockerfile", false), @r"
-    error: dockerfile parse error on line 4: unknown instruction: FOO
+    error[UnknownInstruction]: dockerfile parse error on line 4: unknown instruction: FOO
      --> Dockerfile:4:1
       |
     4 | FOO bar
@@ -147,7 +147,7 @@ fn drawing() {
     let source = "FROM alpine\nCOPY <<EOF \\\n  /f\nhello\n";
     let errors = parse(source).unwrap_err();
     insta::assert_snapshot!(errors[0].render(source, "Dockerfile", false), @r"
-    error: unterminated heredoc
+    error[UnterminatedHeredoc]: unterminated heredoc
      --> Dockerfile:2:1
       |
     2 | / COPY <<EOF \
@@ -156,6 +156,34 @@ fn drawing() {
       |
       = note: there is no line `EOF` that would end the here-document
     ");
+}
+
+/// One mistake of each kind: all are said, each underlines what is wrong and no more.
+#[test]
+fn mistakes_underline_what_is_wrong() {
+    let cases = [
+        ("FROM a\nRUN --network=hos x", "InvalidFlagValue", "hos", Some("host")),
+        ("FROM a\nRUN --security=insecur x", "InvalidFlagValue", "insecur", Some("insecure")),
+        ("FROM a\nCOPY --form=b x /", "UnknownFlag", "--form", Some("from")),
+        ("FROM a\nCOPY --link=maybe x /", "InvalidFlagValue", "--link=maybe", None),
+        ("FROM a\nHEALTHCHECK --interval=1x CMD y", "InvalidFlagValue", "1x", None),
+        ("FROM a\nHEALTHCHECK CMDD y", "WrongArgumentCount", "CMDD", Some("CMD")),
+        ("FROM a AS 1b", "InvalidStageName", "1b", None),
+        ("FROM a # first", "WrongArgumentCount", "a # first", None),
+        ("FROM a\nENV a=1 b", "InvalidKeyValue", "b", None),
+        ("FROM a\nCOPY x", "WrongArgumentCount", "x", None),
+        ("FROM a\nCOPY --from=$b x /", "InvalidExpansion", "$b", None),
+        ("FROM a\nSHELL /bin/sh", "InvalidJsonForm", "/bin/sh", None),
+        ("FROM a\nONBUILD FROM b", "InvalidTrigger", "FROM", None),
+        ("RUN x\nFROM a", "InstructionBeforeFrom", "RUN x", None),
+        ("# escape=x\nFROM a", "InvalidDirective", "# escape=x", None),
+    ];
+    for (source, rule, underlined, suggestion) in cases {
+        let errors = parse(source).unwrap_err();
+        let [error] = errors.as_slice() else { panic!("{source}: {errors:?}") };
+        assert_eq!((error.rule, &source[error.focus.start..error.focus.end]), (rule, underlined), "{source}");
+        assert_eq!(error.suggestion.as_deref(), suggestion, "{source}");
+    }
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub async fn check<R: ImageResolver>(source: &str, options: &LowerOptions, resol
 
 /// The error of a build whose warnings are errors (D21.2).
 pub fn violation(warnings: &[Diagnostic]) -> String {
-    let mut rules: Vec<_> = warnings.iter().filter_map(|warning| warning.rule).collect();
+    let mut rules: Vec<_> = warnings.iter().map(|warning| warning.rule).collect();
     rules.sort_unstable();
     rules.dedup();
     format!("lint violation found for rules: {}", rules.join(", "))

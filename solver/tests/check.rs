@@ -56,7 +56,7 @@ fn listed<'a>(report: &'a Report, source: &'a str) -> Vec<(usize, &'a str, Strin
     let index = LineIndex::new(source);
     let warnings = report.warnings.iter().map(|warning| {
         let focus = warning.focus;
-        (index.line(warning.span.start), warning.rule.unwrap(), warning.to_string(), &source[focus.start..focus.end])
+        (index.line(warning.span.start), warning.rule, warning.to_string(), &source[focus.start..focus.end])
     });
     warnings.collect()
 }
@@ -207,7 +207,7 @@ async fn clean_files_have_no_findings() {
 #[tokio::test]
 async fn a_target_limits_the_checks() {
     let source = "FROM plain AS a\nCMD x\nFROM plain\nWORKDIR b";
-    let rules = |report: &Report| report.warnings.iter().map(|warning| warning.rule.unwrap()).collect::<Vec<_>>();
+    let rules = |report: &Report| report.warnings.iter().map(|warning| warning.rule).collect::<Vec<_>>();
     assert_eq!(rules(&report(source).await), ["JSONArgsRecommended", "WorkdirRelativePath"]);
     let options = LowerOptions { target: Some("a".into()), ..with_args(&[]) };
     assert_eq!(rules(&report_with(source, &options).await), ["JSONArgsRecommended"]);
@@ -246,7 +246,7 @@ async fn ignored_files_are_not_copied() {
 async fn options_choose() {
     let rules = async |source: &str, given: &[(&str, &str)]| {
         let report = report_with(source, &with_args(given)).await;
-        (report.warnings.iter().map(|w| w.rule.unwrap()).collect::<Vec<_>>(), report.warnings_are_errors)
+        (report.warnings.iter().map(|w| w.rule).collect::<Vec<_>>(), report.warnings_are_errors)
     };
     let both = ["StageNameCasing", "JSONArgsRecommended"];
     assert_eq!(rules("FROM plain AS A\nCMD x", &[]).await, (both.to_vec(), false));
@@ -301,6 +301,23 @@ async fn what_cannot_be_asked_about_is_no_error() {
         report("FROM offline AS a\nFROM plain\nCOPY --from=missing /x /\nRUN --mount=type=secret,id=s x").await;
     assert_eq!(report.unresolved, [("docker.io/library/offline:latest".to_owned(), "no route".to_owned())]);
     assert_eq!(report.errors.len(), 1, "{:?}", report.errors);
+}
+
+#[tokio::test]
+async fn mount_errors_underline_the_option() {
+    for (mount, underlined, suggestion) in [
+        ("type=cash,target=/c", "cash", Some("cache")),
+        ("type=cache,targt=/c", "targt", Some("target")),
+        ("type=cache,target", "target", None),
+        ("type=cache,target=/c,sharing=lock", "lock", Some("locked")),
+        ("type=cache,target=/c,mode=9", "9", None),
+    ] {
+        let source = format!("FROM plain\nRUN --mount={mount} x");
+        let report = report(&source).await;
+        let [error] = report.errors.as_slice() else { panic!("{mount}: {report:?}") };
+        assert_eq!(&source[error.focus.start..error.focus.end], underlined, "{error}");
+        assert_eq!((error.rule, error.suggestion.as_deref()), ("InvalidMount", suggestion), "{error}");
+    }
 }
 
 /// D12.22; nothing behind a cycle makes sense, so nothing else is said.

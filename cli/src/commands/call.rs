@@ -5,6 +5,7 @@ use super::outline::Format;
 use super::{check, outline, targets};
 use crate::app::BaseImages;
 use crate::error::{CliError, Result};
+use crate::stdout;
 use check::DefinitionArgs;
 use serde_json::json;
 use std::path::PathBuf;
@@ -93,7 +94,7 @@ fn describe(format: Format) -> Result<ExitCode> {
             let heads = ["NAME", "VERSION", "DESCRIPTION"].map(str::to_owned).to_vec();
             let rows =
                 requests.map(|(name, description)| vec![name.to_owned(), "1.0.0".into(), description.to_owned()]);
-            super::images::print_table(&[vec![heads], rows.to_vec()].concat());
+            stdout::table(&[vec![heads], rows.to_vec()].concat())?;
         }
         Format::Json => {
             let requests = requests.map(|(name, description)| {
@@ -107,7 +108,7 @@ fn describe(format: Format) -> Result<ExitCode> {
                     "description": description, "opts": opts, "inputs": null, "metadata": metadata, "refs": null,
                 })
             });
-            println!("{}", serde_json::to_string_pretty(&requests)?);
+            stdout::line(serde_json::to_string_pretty(&requests)?)?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -1,7 +1,8 @@
-use super::images::{print_table, size_text};
+use super::images::size_text;
 use super::inspect::Document;
 use crate::app::App;
 use crate::error::Result;
+use crate::stdout;
 use clap::Args;
 use std::process::ExitCode;
 
@@ -38,6 +39,6 @@ pub fn run(args: &HistoryArgs, app: &App) -> Result<ExitCode> {
         first[0] = document.id.trim_start_matches("sha256:").chars().take(12).collect();
     }
     rows.insert(0, ["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"].map(str::to_owned).to_vec());
-    print_table(&rows);
+    stdout::table(&rows)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 use super::inspect::Document;
 use crate::app::{App, familiar};
 use crate::error::Result;
+use crate::stdout;
 use cache::StoredImage;
 use clap::Args;
 use std::process::ExitCode;
@@ -38,7 +39,7 @@ pub fn run(args: &ImagesArgs, app: &App) -> Result<ExitCode> {
     if args.quiet {
         let mut ids: Vec<_> = rows.into_iter().map(|row| row.id).collect();
         ids.dedup();
-        ids.iter().for_each(|id| println!("{id}"));
+        stdout::print(&ids.iter().map(|id| format!("{id}\n")).collect::<String>())?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut table = vec![vec!["REPOSITORY".to_owned(), "TAG".into()]];
@@ -54,7 +55,7 @@ pub fn run(args: &ImagesArgs, app: &App) -> Result<ExitCode> {
         cells.extend([row.id, row.created, row.size]);
         table.push(cells);
     }
-    print_table(&table);
+    stdout::table(&table)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -89,17 +90,6 @@ fn split_tag(name: &str) -> (String, String) {
     match name.rsplit_once(':') {
         Some((repository, tag)) if !tag.contains('/') => (repository.to_owned(), tag.to_owned()),
         _ => (name.to_owned(), "latest".to_owned()),
-    }
-}
-
-/// Columns as wide as their widest cell.
-pub fn print_table(rows: &[Vec<String>]) {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    for row in rows {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        println!("{}", cells.join("   ").trim_end());
     }
 }
 

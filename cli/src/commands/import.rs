@@ -1,5 +1,6 @@
 use crate::app::{App, reference};
 use crate::error::{CliError, Result};
+use crate::stdout;
 use clap::Args;
 use executor::export::image;
 use std::io::Read;
@@ -34,6 +35,6 @@ pub fn run(args: &ImportArgs, app: &App) -> Result<ExitCode> {
     let config = image::changed_config(&args.change, &args.message).map_err(CliError::Usage)?;
     let image = image::import(&app.store, input, config)?;
     app.store.tag(&name.to_string(), &image.descriptor)?;
-    println!("{}", image.config);
+    stdout::line(image.config)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,6 @@
 use crate::app::{App, familiar};
 use crate::error::{CliError, Result};
+use crate::stdout;
 use clap::Args;
 use oci::{Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, Platform};
 use serde_json::{Value, json};
@@ -68,6 +69,6 @@ pub fn run(args: &InspectArgs, app: &App) -> Result<ExitCode> {
             "Descriptor": found.image.descriptor,
         }));
     }
-    println!("{}", serde_json::to_string_pretty(&shown)?);
+    stdout::line(serde_json::to_string_pretty(&shown)?)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,6 @@
 use crate::app::{App, familiar, reference};
 use crate::error::{CliError, Result};
+use crate::stdout;
 use clap::Args;
 use std::io::Read;
 use std::path::PathBuf;
@@ -27,12 +28,12 @@ pub fn run(args: &LoadArgs, app: &App) -> Result<ExitCode> {
     for image in images {
         if image.names.is_empty() {
             app.store.keep(&image.manifest)?;
-            println!("Loaded image ID: {}", image.manifest.digest());
+            stdout::line(format_args!("Loaded image ID: {}", image.manifest.digest()))?;
         }
         for name in image.names {
             let name = reference(&name)?;
             app.store.tag(&name.to_string(), &image.manifest)?;
-            println!("Loaded image: {}", familiar(&name.to_string()));
+            stdout::line(format_args!("Loaded image: {}", familiar(&name.to_string())))?;
         }
     }
     Ok(ExitCode::SUCCESS)

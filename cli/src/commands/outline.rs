@@ -2,10 +2,10 @@
 
 use super::check::DefinitionArgs;
 use super::check::document::{Location, base64};
-use super::images::print_table;
 use crate::app::BaseImages;
 use crate::definition::Definition;
 use crate::error::Result;
+use crate::stdout;
 use clap::{Args, ValueEnum};
 use parser::LineIndex;
 use serde::Serialize;
@@ -46,42 +46,45 @@ pub fn show(definition: &Definition, options: &LowerOptions, images: &BaseImages
     let outline = crate::app::runtime()?.block_on(solver::outline::outline(&dockerfile, options, images));
     let outline = outline.map_err(|errors| definition.errors(&errors))?;
     match format {
-        Format::Text => print_tables(&outline),
-        Format::Json => println!("{}", serde_json::to_string_pretty(&Document::new(&outline, &definition.text))?),
+        Format::Text => print_tables(&outline)?,
+        Format::Json => {
+            stdout::line(serde_json::to_string_pretty(&Document::new(&outline, &definition.text))?)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_tables(outline: &Outline) {
+fn print_tables(outline: &Outline) -> Result<()> {
     let text = |text: &str| text.to_owned();
     if outline.name.is_some() || outline.description.is_some() {
-        println!("TARGET:      {}", outline.name.as_deref().unwrap_or("(default)"));
+        stdout::line(format_args!("TARGET:      {}", outline.name.as_deref().unwrap_or("(default)")))?;
         if let Some(description) = &outline.description {
-            println!("DESCRIPTION: {description}");
+            stdout::line(format_args!("DESCRIPTION: {description}"))?;
         }
-        println!();
+        stdout::line("")?;
     }
     let table = |heads: &[&str], rows: Vec<Vec<String>>| {
-        if !rows.is_empty() {
-            let heads = vec![heads.iter().map(|head| text(head)).collect()];
-            print_table(&[heads, rows].concat());
-            println!();
+        if rows.is_empty() {
+            return Ok(());
         }
+        let heads = vec![heads.iter().map(|head| text(head)).collect()];
+        stdout::table(&[heads, rows].concat())?;
+        stdout::line("")
     };
     let args = outline.args.iter().map(|arg| {
         let value = arg.value.clone().unwrap_or_default();
         vec![arg.name.clone(), value, arg.description.clone().unwrap_or_default()]
     });
-    table(&["BUILD ARG", "VALUE", "DESCRIPTION"], args.collect());
+    table(&["BUILD ARG", "VALUE", "DESCRIPTION"], args.collect())?;
     let credentials = |credentials: &[Credential]| {
         let rows = credentials
             .iter()
             .map(|credential| vec![credential.id.clone(), text(if credential.required { "true" } else { "" })]);
         rows.collect::<Vec<_>>()
     };
-    table(&["SECRET", "REQUIRED"], credentials(&outline.secrets));
-    table(&["SSH", "REQUIRED"], credentials(&outline.ssh));
-    table(&["CACHE"], outline.caches.iter().map(|cache| vec![cache.id.clone()]).collect());
+    table(&["SECRET", "REQUIRED"], credentials(&outline.secrets))?;
+    table(&["SSH", "REQUIRED"], credentials(&outline.ssh))?;
+    table(&["CACHE"], outline.caches.iter().map(|cache| vec![cache.id.clone()]).collect())
 }
 
 /// The document of BuildKit's `outline` request: lists without members are left out.

@@ -1,6 +1,7 @@
 use crate::app::{App, reference};
 use crate::error::{CliError, Result};
 use crate::progress::{Display, Mode};
+use crate::stdout;
 use clap::Args;
 use oci::Platform;
 use solver::event::EventSink;
@@ -41,6 +42,6 @@ pub fn run(args: &PullArgs, app: &App) -> Result<ExitCode> {
     display.finish();
     let descriptor = pulled?;
     app.store.tag(&reference.to_string(), &descriptor)?;
-    println!("{}", descriptor.digest());
+    stdout::line(descriptor.digest())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 use crate::app::{App, reference};
 use crate::error::Result;
 use crate::progress::{Display, Mode};
+use crate::stdout;
 use clap::Args;
 use solver::event::EventSink;
 use std::process::ExitCode;
@@ -36,6 +37,6 @@ pub fn run(args: &PushArgs, app: &App) -> Result<ExitCode> {
     }
     drop(events);
     display.finish();
-    println!("{}", pushed?.digest());
+    stdout::line(pushed?.digest())?;
     Ok(ExitCode::SUCCESS)
 }

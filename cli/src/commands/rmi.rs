@@ -1,5 +1,6 @@
 use crate::app::{App, familiar};
 use crate::error::{CliError, Result};
+use crate::stdout;
 use clap::Args;
 use oci::Digest;
 use std::process::ExitCode;
@@ -22,7 +23,7 @@ pub fn run(args: &RmiArgs, app: &App) -> Result<ExitCode> {
         match &found.name {
             Some(name) => {
                 app.store.untag(name)?;
-                println!("Untagged: {}", familiar(name));
+                stdout::line(format_args!("Untagged: {}", familiar(name)))?;
                 if names.len() > 1 {
                     continue;
                 }
@@ -33,11 +34,15 @@ pub fn run(args: &RmiArgs, app: &App) -> Result<ExitCode> {
                     format!("the image has several names ({}): remove them, or use --force", names.join(", "));
                 return Err(CliError::Failed(message));
             }
-            None => names.iter().for_each(|name| println!("Untagged: {}", familiar(name))),
+            None => {
+                for name in names {
+                    stdout::line(format_args!("Untagged: {}", familiar(name)))?;
+                }
+            }
         }
         let digest = Digest::try_from(found.image.descriptor.digest())?;
         app.store.remove_image(&digest)?;
-        println!("Deleted: {digest}");
+        stdout::line(format_args!("Deleted: {digest}"))?;
     }
     app.store.empty_trash();
     Ok(ExitCode::SUCCESS)

@@ -2,10 +2,10 @@
 
 use super::check::DefinitionArgs;
 use super::check::document::{Location, base64};
-use super::images::print_table;
 use super::outline::Format;
 use crate::definition::Definition;
 use crate::error::Result;
+use crate::stdout;
 use clap::Args;
 use parser::{Dockerfile, LineIndex};
 use serde::Serialize;
@@ -38,11 +38,11 @@ pub fn show(definition: &Definition, format: Format) -> Result<ExitCode> {
                 vec![name.trim().to_owned(), target.description.unwrap_or_default().to_owned()]
             };
             let heads = vec![vec!["TARGET".to_owned(), "DESCRIPTION".to_owned()]];
-            print_table(&[heads, targets.iter().map(row).collect()].concat());
+            stdout::table(&[heads, targets.iter().map(row).collect()].concat())?;
         }
         Format::Json => {
             let document = Document { targets, sources: [base64(&definition.text)] };
-            println!("{}", serde_json::to_string_pretty(&document)?);
+            stdout::line(serde_json::to_string_pretty(&document)?)?;
         }
     }
     Ok(ExitCode::SUCCESS)

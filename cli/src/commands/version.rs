@@ -1,4 +1,5 @@
 use crate::error::{CliError, Result};
+use crate::stdout;
 use clap::Args;
 use serde_json::json;
 use std::process::ExitCode;
@@ -16,8 +17,8 @@ pub struct VersionArgs {
 pub fn run(args: &VersionArgs) -> Result<ExitCode> {
     let version = env!("CARGO_PKG_VERSION");
     match args.format.as_str() {
-        "text" => println!("rbuild {version} (Dockerfile {DOCKERFILE_VERSION})"),
-        "json" => println!("{}", json!({"version": version, "dockerfileVersion": DOCKERFILE_VERSION})),
+        "text" => stdout::line(format_args!("rbuild {version} (Dockerfile {DOCKERFILE_VERSION})"))?,
+        "json" => stdout::line(json!({"version": version, "dockerfileVersion": DOCKERFILE_VERSION}))?,
         other => return Err(CliError::Usage(format!("unknown format {other:?}: expected text or json"))),
     }
     Ok(ExitCode::SUCCESS)

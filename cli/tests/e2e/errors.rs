@@ -25,7 +25,7 @@ fn an_unknown_instruction() {
     let harness = Harness::new();
     let outcome = harness.build_text("FROM busybox\nCOPPY a /\nRUNN b\n", &[]).fails(1);
     outcome.says(" 2 | >>> COPPY a /\n     |     ^^^^^").says("unknown instruction: RUNN (did you mean RUN?)").says(
-        "error: failed to solve: dockerfile parse error on line 2: unknown instruction: COPPY (did you mean COPY?)",
+        "error[UnknownInstruction]: failed to solve: dockerfile parse error on line 2: unknown instruction: COPPY (did you mean COPY?)",
     );
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Input, Parse};
 use crate::ast::CommandLine;
+use crate::error_rule::ErrorRule;
 
 /// A command, possibly empty (D8.8).
 pub(super) fn parse(input: &Input<'_>) -> Parse<CommandLine> {
@@ -23,8 +24,8 @@ pub(super) fn shell(input: &Input<'_>) -> Parse<Vec<String>> {
     match command {
         CommandLine::Exec(words) if !words.is_empty() => Ok(words),
         CommandLine::Shell(text) if !text.is_empty() => {
-            Err(input.fault("SHELL requires the arguments to be in JSON form"))
+            Err(input.fault(ErrorRule::InvalidJsonForm, "SHELL requires the arguments to be in JSON form"))
         }
-        _ => Err(input.fault("SHELL requires at least one argument")),
+        _ => Err(input.fault(ErrorRule::WrongArgumentCount, "SHELL requires at least one argument")),
     }
 }

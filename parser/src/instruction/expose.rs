@@ -2,13 +2,14 @@
 
 use super::{Input, Parse};
 use crate::ast::Word;
+use crate::error_rule::ErrorRule;
 use crate::words;
 
 /// Sorted as text (D15.16).
 pub(super) fn parse(input: &Input<'_>) -> Parse<Vec<Word>> {
     let mut ports = words::fields(input.rest);
     if ports.is_empty() {
-        return Err(input.fault("EXPOSE requires at least one argument"));
+        return Err(input.fault(ErrorRule::WrongArgumentCount, "EXPOSE requires at least one argument"));
     }
     input.no_flags()?;
     ports.sort_unstable();

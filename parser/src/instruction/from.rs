@@ -1,7 +1,9 @@
 //! `FROM [--platform=P] image [AS name]` (D12.1, D12.2).
 
-use super::{Input, Parse};
+use super::{Fault, Input, Parse};
 use crate::ast::From;
+use crate::diagnostic::Diagnostic;
+use crate::error_rule::ErrorRule;
 use crate::flags::FlagKind;
 use crate::quote::quoted;
 use crate::span::Spanned;
@@ -11,7 +13,14 @@ pub(super) fn parse(input: &Input<'_>) -> Parse<From> {
     let (image, written_name) = match words::fields(input.rest).as_slice() {
         [image] => (*image, None),
         [image, keyword, name] if keyword.eq_ignore_ascii_case("as") => (*image, Some(*name)),
-        _ => return Err(input.fault("FROM requires either one or three arguments")),
+        _ => {
+            let message = "FROM requires either one or three arguments";
+            let error = Diagnostic::error(ErrorRule::WrongArgumentCount, message, input.rest_span());
+            return Err(Fault::Instruction(match input.rest.contains('#') {
+                true => error.with_note("a comment needs a line of its own"),
+                false => error.with_note("the form is FROM [--platform=PLATFORM] IMAGE [AS NAME]"),
+            }));
+        }
     };
     let name = written_name.map(|written| {
         let name = written.to_lowercase();
@@ -22,7 +31,7 @@ pub(super) fn parse(input: &Input<'_>) -> Parse<From> {
             "invalid name for build stage: {}, name can't start with a number or contain symbols",
             quoted(written)
         );
-        Err(input.fault_at(written, message))
+        Err(input.fault_at(ErrorRule::InvalidStageName, written, message))
     });
     let name = name.transpose()?;
     let flags = input.flags(&[("platform", FlagKind::Text)])?;

@@ -4,8 +4,10 @@ use super::{Fault, Input, Parse, command};
 use crate::ast::{CommandLine, Healthcheck, Word};
 use crate::diagnostic::Diagnostic;
 use crate::duration;
+use crate::error_rule::ErrorRule;
 use crate::flags::{FlagKind, Flags};
 use crate::quote::quoted;
+use crate::suggest;
 
 const FLAGS: [(&str, FlagKind); 5] = [
     ("interval", FlagKind::Text),
@@ -24,20 +26,22 @@ pub(super) fn parse(input: &Input<'_>) -> Parse<Healthcheck> {
     let command = command::line(input, text.trim_start())?;
     let kind = word.to_uppercase();
     match kind.as_str() {
-        "" => return Err(input.fault("HEALTHCHECK requires at least one argument")),
+        "" => return Err(input.fault(ErrorRule::WrongArgumentCount, "HEALTHCHECK requires at least one argument")),
         // Its flags are dropped without a look at them (D7.9).
         "NONE" if text.trim().is_empty() => return Ok(none()),
-        "NONE" => return Err(input.fault("HEALTHCHECK NONE takes no arguments")),
+        "NONE" => return Err(input.fault(ErrorRule::WrongArgumentCount, "HEALTHCHECK NONE takes no arguments")),
         _ => {}
     }
     let flags = input.flags(&FLAGS)?;
     if kind != "CMD" {
-        return Err(input.fault_at(word, format!("Unknown type {} in HEALTHCHECK (try CMD)", quoted(&kind))));
+        let message = format!("Unknown type {} in HEALTHCHECK (try CMD)", quoted(&kind));
+        let error = Diagnostic::error(ErrorRule::WrongArgumentCount, message, input.line.span_of(word));
+        return Err(Fault::Instruction(error.with_suggestion(suggest::closest_keyword(&["CMD", "NONE"], word))));
     }
     let test = match command {
         CommandLine::Exec(words) if !words.is_empty() => [vec!["CMD".to_owned()], words].concat(),
         CommandLine::Shell(text) if !text.is_empty() => vec!["CMD-SHELL".to_owned(), text],
-        _ => return Err(input.fault("Missing command after HEALTHCHECK CMD")),
+        _ => return Err(input.fault(ErrorRule::WrongArgumentCount, "Missing command after HEALTHCHECK CMD")),
     };
     Ok(Healthcheck {
         interval: interval(&flags, "interval")?,
@@ -55,7 +59,7 @@ fn none() -> Healthcheck {
 }
 
 fn fault(flag: &Word, message: String) -> Fault {
-    Fault::Instruction(Diagnostic::error(message, flag.span))
+    Fault::Instruction(Diagnostic::error(ErrorRule::InvalidFlagValue, message, flag.span))
 }
 
 fn interval(flags: &Flags, name: &str) -> Parse<i64> {

@@ -18,6 +18,7 @@ mod volume;
 
 use crate::ast::{From, Instruction, InstructionKind};
 use crate::diagnostic::Diagnostic;
+use crate::error_rule::ErrorRule;
 use crate::flags::{FlagKind, Flags};
 use crate::json::{self, JsonArray};
 use crate::line::LogicalLine;
@@ -97,17 +98,17 @@ impl<'a> Input<'a> {
     }
 
     /// An error of the instruction stage, about the arguments.
-    fn fault(&self, message: impl Into<String>) -> Fault {
-        Fault::Instruction(Diagnostic::error(message, self.rest_span()))
+    fn fault(&self, rule: ErrorRule, message: impl Into<String>) -> Fault {
+        Fault::Instruction(Diagnostic::error(rule, message, self.rest_span()))
     }
 
     /// An error of the instruction stage, about a slice of the line.
-    fn fault_at(&self, part: &str, message: impl Into<String>) -> Fault {
-        Fault::Instruction(Diagnostic::error(message, self.line.span_of(part)))
+    fn fault_at(&self, rule: ErrorRule, part: &str, message: impl Into<String>) -> Fault {
+        Fault::Instruction(Diagnostic::error(rule, message, self.line.span_of(part)))
     }
 
-    fn line_fault(&self, message: impl Into<String>) -> Fault {
-        Fault::Line(Diagnostic::error(message, self.rest_span()))
+    fn line_fault(&self, rule: ErrorRule, message: impl Into<String>) -> Fault {
+        Fault::Line(Diagnostic::error(rule, message, self.rest_span()))
     }
 
     /// A JSON array of strings, if the text is one (D8.1 to D8.4).
@@ -115,9 +116,10 @@ impl<'a> Input<'a> {
         match json::array(text) {
             JsonArray::No => Ok(None),
             JsonArray::Strings(strings) => Ok(Some(strings)),
-            JsonArray::Mixed => {
-                Err(self.line_fault("when using JSON array syntax, arrays must be comprised of strings only"))
-            }
+            JsonArray::Mixed => Err(self.line_fault(
+                ErrorRule::InvalidJsonForm,
+                "when using JSON array syntax, arrays must be comprised of strings only",
+            )),
         }
     }
 }
@@ -170,5 +172,8 @@ pub(crate) fn parse(line: &LogicalLine, escape: char) -> Parse<Parsed> {
 fn unknown(input: &Input<'_>) -> Fault {
     let message = format!("unknown instruction: {}", input.word);
     let suggestion = suggest::closest_keyword(&NAMES, input.word);
-    Fault::Instruction(Diagnostic::error(message, input.line.span_of(input.word)).with_suggestion(suggestion))
+    Fault::Instruction(
+        Diagnostic::error(ErrorRule::UnknownInstruction, message, input.line.span_of(input.word))
+            .with_suggestion(suggestion),
+    )
 }

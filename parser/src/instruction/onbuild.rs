@@ -2,23 +2,32 @@
 
 use super::{Input, Parse};
 use crate::ast::Onbuild;
+use crate::error_rule::ErrorRule;
 use crate::json::{self, JsonArray};
 use crate::words;
 
 pub(super) fn parse(input: &Input<'_>) -> Parse<Onbuild> {
     let (word, arguments) = words::head(input.rest);
     if word.is_empty() {
-        return Err(input.fault("ONBUILD requires at least one argument"));
+        return Err(input.fault(ErrorRule::WrongArgumentCount, "ONBUILD requires at least one argument"));
     }
     let trigger_word = word.to_uppercase();
     line_stage(input, &trigger_word, words::flags(arguments, input.escape).1)?;
     input.no_flags()?;
     match trigger_word.as_str() {
         "ONBUILD" => {
-            return Err(input.fault_at(word, "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"));
+            return Err(input.fault_at(
+                ErrorRule::InvalidTrigger,
+                word,
+                "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed",
+            ));
         }
         "FROM" | "MAINTAINER" => {
-            return Err(input.fault_at(word, format!("{trigger_word} isn't allowed as an ONBUILD trigger")));
+            return Err(input.fault_at(
+                ErrorRule::InvalidTrigger,
+                word,
+                format!("{trigger_word} isn't allowed as an ONBUILD trigger"),
+            ));
         }
         _ => {}
     }

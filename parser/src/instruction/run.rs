@@ -3,10 +3,12 @@
 use super::{Fault, Input, Parse, command};
 use crate::ast::{CommandLine, Run, RunNetwork, RunSecurity, Word};
 use crate::diagnostic::Diagnostic;
+use crate::error_rule::ErrorRule;
 use crate::flags::{FlagKind, Flags};
 use crate::heredoc::Marker;
 use crate::mount::Mount;
 use crate::quote::quoted;
+use crate::suggest;
 
 const FLAGS: [(&str, FlagKind); 4] =
     [("mount", FlagKind::List), ("network", FlagKind::Text), ("security", FlagKind::Text), ("device", FlagKind::List)];
@@ -16,10 +18,7 @@ pub(super) fn parse(input: &Input<'_>) -> Parse<Run> {
     let flags = input.flags(&FLAGS)?;
     let mounts = flags.list("mount");
     for mount in &mounts {
-        Mount::check(mount).map_err(|error| {
-            let suggestion = error.suggestion().map(str::to_owned);
-            Fault::Instruction(Diagnostic::error(error.to_string(), mount.span).with_suggestion(suggestion))
-        })?;
+        Mount::check(mount).map_err(|error| Fault::Instruction(error.diagnostic(mount)))?;
     }
     Ok(Run {
         command,
@@ -31,8 +30,9 @@ pub(super) fn parse(input: &Input<'_>) -> Parse<Run> {
     })
 }
 
-fn fault(flag: &Word, message: String) -> Fault {
-    Fault::Instruction(Diagnostic::error(message, flag.span))
+fn fault(flag: &Word, message: String, known: &[&str]) -> Fault {
+    let error = Diagnostic::error(ErrorRule::InvalidFlagValue, message, flag.span);
+    Fault::Instruction(error.with_suggestion(suggest::closest(known, flag)))
 }
 
 fn network(flags: &Flags) -> Parse<Option<RunNetwork>> {
@@ -41,7 +41,7 @@ fn network(flags: &Flags) -> Parse<Option<RunNetwork>> {
         "default" => Ok(Some(RunNetwork::Default)),
         "none" => Ok(Some(RunNetwork::None)),
         "host" => Ok(Some(RunNetwork::Host)),
-        mode => Err(fault(&flag, format!("invalid network mode {}", quoted(mode)))),
+        mode => Err(fault(&flag, format!("invalid network mode {}", quoted(mode)), &["default", "none", "host"])),
     }
 }
 
@@ -50,7 +50,7 @@ fn security(flags: &Flags) -> Parse<Option<RunSecurity>> {
     match flag.as_str() {
         "sandbox" => Ok(Some(RunSecurity::Sandbox)),
         "insecure" => Ok(Some(RunSecurity::Insecure)),
-        mode => Err(fault(&flag, format!("security {} is not valid", quoted(mode)))),
+        mode => Err(fault(&flag, format!("security {} is not valid", quoted(mode)), &["sandbox", "insecure"])),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Input, Parse};
 use crate::ast::Word;
+use crate::error_rule::ErrorRule;
 
 pub(super) fn parse(input: &Input<'_>, instruction: &str) -> Parse<Word> {
     let word = argument(input, instruction)?;
@@ -16,7 +17,7 @@ pub(super) fn stopsignal(input: &Input<'_>) -> Parse<Word> {
 
 fn argument(input: &Input<'_>, instruction: &str) -> Parse<Word> {
     match input.rest {
-        "" => Err(input.fault(format!("{instruction} requires exactly one argument"))),
+        "" => Err(input.fault(ErrorRule::WrongArgumentCount, format!("{instruction} requires exactly one argument"))),
         text => Ok(input.line.word(text)),
     }
 }

@@ -4,6 +4,7 @@ use super::volume::words_or_json;
 use super::{Fault, Input, Parse};
 use crate::ast::{Transfer, TransferSource, Word};
 use crate::diagnostic::Diagnostic;
+use crate::error_rule::ErrorRule;
 use crate::expand::{Expander, NoVariables};
 use crate::flags::{FlagKind, Flags};
 use crate::heredoc::{Heredoc, Marker};
@@ -46,16 +47,18 @@ fn parse(input: &Input<'_>, instruction: &str, known: &[(&'static str, FlagKind)
         words = join_markers(words);
     }
     if words.len() < 2 {
-        return Err(input.fault(format!(
+        return Err(input.fault(ErrorRule::WrongArgumentCount, format!(
             "{instruction} requires at least two arguments, but only one was provided. Destination could not be determined"
         )));
     }
-    let Some(destination) = words.pop() else { return Err(input.fault("no destination")) };
+    let Some(destination) = words.pop() else {
+        return Err(input.fault(ErrorRule::WrongArgumentCount, "no destination"));
+    };
     let flags = input.flags(known)?;
     let marker = |word: &Word| if is_json { None } else { Marker::parse(word).ok().flatten() };
     if marker(&destination).is_some() {
         let message = format!("{instruction} cannot accept a heredoc as a destination");
-        return Err(Fault::Instruction(Diagnostic::error(message, destination.span)));
+        return Err(Fault::Instruction(Diagnostic::error(ErrorRule::InvalidHeredoc, message, destination.span)));
     }
     let mut copied = 0;
     let mut sources = Vec::with_capacity(words.len());
@@ -67,7 +70,10 @@ fn parse(input: &Input<'_>, instruction: &str, known: &[(&'static str, FlagKind)
         let heredoc = source_heredoc(input, marker);
         copied += heredoc.body.len();
         if copied > MAX_BODIES {
-            return Err(input.fault(format!("the here-documents are longer than {MAX_BODIES} bytes together")));
+            return Err(input.fault(
+                ErrorRule::InvalidHeredoc,
+                format!("the here-documents are longer than {MAX_BODIES} bytes together"),
+            ));
         }
         sources.push(TransferSource::Heredoc(heredoc));
     }
@@ -122,5 +128,5 @@ fn from(input: &Input<'_>, flags: &Flags) -> Parse<Option<Word>> {
         return Ok(Some(from));
     }
     let message = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround";
-    Err(Fault::Stage(Diagnostic::error(message, from.span)))
+    Err(Fault::Stage(Diagnostic::error(ErrorRule::InvalidExpansion, message, from.span)))
 }

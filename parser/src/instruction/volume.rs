@@ -2,17 +2,18 @@
 
 use super::{Input, Parse};
 use crate::ast::Word;
+use crate::error_rule::ErrorRule;
 use crate::span::Spanned;
 use crate::words;
 
 pub(super) fn parse(input: &Input<'_>) -> Parse<Vec<Word>> {
     let volumes = words_or_json(input)?;
     if volumes.is_empty() {
-        return Err(input.fault("VOLUME requires at least one argument"));
+        return Err(input.fault(ErrorRule::WrongArgumentCount, "VOLUME requires at least one argument"));
     }
     input.no_flags()?;
     let trimmed = |volume: Word| match volume.trim() {
-        "" => Err(input.fault("VOLUME specified can not be an empty string")),
+        "" => Err(input.fault(ErrorRule::WrongArgumentCount, "VOLUME specified can not be an empty string")),
         path => Ok(Spanned::new(path.to_owned(), volume.span)),
     };
     volumes.into_iter().map(trimmed).collect()

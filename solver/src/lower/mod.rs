@@ -30,11 +30,11 @@ use environment::Environment;
 use globals::Globals;
 use lint::Lints;
 use oci::{ImageConfig, Platform, Reference};
-use parser::IgnoreFile;
 use parser::ast::{Dockerfile, InstructionKind, Word};
 use parser::diagnostic::Diagnostic;
-use parser::expand::{Expander, Expansion};
+use parser::expand::{ExpandError, ExpandReason, Expander, Expansion};
 use parser::span::Span;
+use parser::{ErrorRule, IgnoreFile};
 use stage::{Place, StageState};
 use stages::Stages;
 use std::collections::{BTreeMap, HashMap};
@@ -157,7 +157,7 @@ pub fn config_of(dockerfile: &Dockerfile) -> Result<ImageConfig> {
     });
     if let Some(instruction) = changes_files {
         let message = format!("{} cannot be a change of an image's config", instruction.kind.name());
-        return Err(problem(message, instruction.span));
+        return Err(problem(ErrorRule::NotAllowed, message, instruction.span));
     }
     let options = LowerOptions::default();
     let mut lowering = Lowering::new(dockerfile, &options)?;
@@ -244,7 +244,12 @@ impl<'a> Lowering<'a> {
                     }
                     Err(error) if self.options.purpose == Purpose::Build || resolver.is_definite(&error) => {
                         let message = format!("failed to resolve source metadata for {}: {error}", image.reference);
-                        failures.push(*stages.suggest_base(problem(message, image.span), &image.reference));
+                        failures.push(
+                            *stages.suggest_base(
+                                problem(ErrorRule::UnresolvedImage, message, image.span),
+                                &image.reference,
+                            ),
+                        );
                         self.images.insert(image.key(), None);
                     }
                     Err(error) => {
@@ -332,17 +337,30 @@ impl<'a> Lowering<'a> {
     /// Something that Dockerfiles may say and this version cannot do: said, never ignored.
     fn unsupported(&self, what: &str, span: Span) -> Result<()> {
         match self.options.purpose {
-            Purpose::Build => Err(problem(format!("{what} is not supported yet by this version of rbuild"), span)),
+            Purpose::Build => Err(problem(
+                ErrorRule::Unsupported,
+                format!("{what} is not supported yet by this version of rbuild"),
+                span,
+            )),
             Purpose::Check | Purpose::Outline => Ok(()),
         }
     }
 }
 
 fn expand(expander: &Expander, word: &Word, scope: &Environment) -> Result<Expansion> {
-    expander.word(&word.value, scope).map_err(|error| problem(error.to_string(), word.span))
+    expander.word(&word.value, scope).map_err(|error| expansion_problem(&error, word.span))
+}
+
+/// What is wrong with a word.
+fn expansion_problem(error: &ExpandError, span: Span) -> Box<Diagnostic> {
+    let rule = match error.reason {
+        ExpandReason::Required { .. } => ErrorRule::VariableRequired,
+        _ => ErrorRule::InvalidExpansion,
+    };
+    problem(rule, error.to_string(), span)
 }
 
 /// An error at a place in the Dockerfile.
-fn problem(message: impl Into<String>, span: Span) -> Box<Diagnostic> {
-    Box::new(Diagnostic::error(message, span))
+fn problem(rule: ErrorRule, message: impl Into<String>, span: Span) -> Box<Diagnostic> {
+    Box::new(Diagnostic::error(rule, message, span))
 }

@@ -6,6 +6,7 @@ use super::{Lowering, Result, history, lint, problem};
 use crate::graph::VertexId;
 use crate::op::{CacheSharing, Exec, Input, Mount, MountKind, Network, Op};
 use crate::outline::{Cache, Credential};
+use parser::ErrorRule;
 use parser::RunForm;
 use parser::ast::{CommandLine, Run, RunNetwork, RunSecurity};
 use parser::mount::{self, Sharing};
@@ -27,11 +28,7 @@ impl Lowering<'_> {
                 expansions.push(expansion);
                 Ok(expansions.last().map(|expansion| expansion.text.clone()).unwrap_or_default())
             })
-            .map_err(|error| {
-                let mut problem = problem(error.to_string(), word.span);
-                problem.suggestion = error.suggestion().map(str::to_owned);
-                problem
-            })?;
+            .map_err(|error| Box::new(error.diagnostic(word)))?;
             for expansion in &expansions {
                 self.report_unset(expansion, word, state, place);
             }
@@ -85,7 +82,7 @@ impl Lowering<'_> {
         let target = parser::path::clean(&parser::path::workdir(&state.config.config.working_dir, &written_target));
         // Secrets and agents have targets of their own where none is written.
         if target == "/" && !matches!(mount, mount::Mount::Secret { .. } | mount::Mount::Ssh { .. }) {
-            return Err(problem(format!("invalid mount target {written_target:?}"), span));
+            return Err(problem(ErrorRule::InvalidMount, format!("invalid mount target {written_target:?}"), span));
         }
         let readonly = mount.readonly();
         let kind = match mount {
@@ -146,7 +143,7 @@ impl Lowering<'_> {
                 let message = format!(
                     "cannot mount from stage {name:?} to {target:?}, stage needs to be defined before current command"
                 );
-                Err(problem(message, span))
+                Err(problem(ErrorRule::StageDefinedLater, message, span))
             }
             Origin::Stage(index) => self.stage_files(place, index, span),
             Origin::Scratch => Ok(self.scratch()),
@@ -158,7 +155,11 @@ impl Lowering<'_> {
     pub(super) fn stage_files(&self, place: &Place, index: usize, span: Span) -> Result<VertexId> {
         match place.states.get(index) {
             Some(Some(state)) => Ok(state.files),
-            _ => Err(problem(format!("stage {:?} was not prepared", place.stages.display_name(index)), span)),
+            _ => Err(problem(
+                ErrorRule::StageDefinedLater,
+                format!("stage {:?} was not prepared", place.stages.display_name(index)),
+                span,
+            )),
         }
     }
 
@@ -176,9 +177,11 @@ impl Lowering<'_> {
     fn network(&self, run: &Run, span: Span) -> Result<Network> {
         match run.network {
             Some(RunNetwork::None) => Ok(Network::None),
-            Some(RunNetwork::Host) if self.options.network != Network::Host => {
-                Err(problem("network.host is not allowed: give the build --network=host to allow it", span))
-            }
+            Some(RunNetwork::Host) if self.options.network != Network::Host => Err(problem(
+                ErrorRule::NotAllowed,
+                "network.host is not allowed: give the build --network=host to allow it",
+                span,
+            )),
             Some(RunNetwork::Host) => Ok(Network::Host),
             Some(RunNetwork::Default) | None => Ok(self.options.network),
         }
@@ -187,7 +190,7 @@ impl Lowering<'_> {
 
 fn insecure(run: &Run, span: Span) -> Result<bool> {
     match run.security {
-        Some(RunSecurity::Insecure) => Err(problem("security.insecure is not allowed", span)),
+        Some(RunSecurity::Insecure) => Err(problem(ErrorRule::NotAllowed, "security.insecure is not allowed", span)),
         Some(RunSecurity::Sandbox) | None => Ok(false),
     }
 }

@@ -2,11 +2,12 @@
 
 use super::environment::Environment;
 use super::stages::{Base, Stage, StageInstruction, Stages};
-use super::{Lowering, Result, history, lint, problem};
+use super::{Lowering, Result, expansion_problem, history, lint, problem};
 use crate::graph::VertexId;
 use crate::op::{File, FileAction, Mkdir, Op};
 use crate::outline::Arg;
 use oci::image::{Empty, Healthcheck, ImageConfig};
+use parser::ErrorRule;
 use parser::ast::{ArgDeclaration, CommandLine, Instruction, InstructionKind, Pairs, Word};
 use parser::span::Span;
 
@@ -282,10 +283,13 @@ impl Lowering<'_> {
             let (texts, _) = self
                 .expander
                 .words(&word.value, &state.environment)
-                .map_err(|error| problem(error.to_string(), word.span))?;
+                .map_err(|error| expansion_problem(&error, word.span))?;
             for text in texts {
                 self.report(place, lint::expose::check(&text, place.span, word.span));
-                ports.extend(parser::expose::parse_port(&text).map_err(|error| problem(error, word.span))?);
+                ports.extend(
+                    parser::expose::parse_port(&text)
+                        .map_err(|error| problem(ErrorRule::InvalidPort, error, word.span))?,
+                );
             }
         }
         state.config.config.exposed_ports.extend(ports.iter().map(|port| (port.clone(), Empty {})));
@@ -299,7 +303,11 @@ impl Lowering<'_> {
         for word in words {
             let path = self.expand(word, state, place)?.trim().to_owned();
             if path.is_empty() {
-                return Err(problem("VOLUME specified can not be an empty string", word.span));
+                return Err(problem(
+                    ErrorRule::WrongArgumentCount,
+                    "VOLUME specified can not be an empty string",
+                    word.span,
+                ));
             }
             paths.push(path);
         }
@@ -318,7 +326,7 @@ impl Lowering<'_> {
     fn stopsignal(&mut self, word: &Word, state: &mut StageState, place: &Place) -> Result<()> {
         let signal = self.expand(word, state, place)?;
         if !parser::signal::is_valid(&signal) {
-            return Err(problem(format!("invalid signal: {signal}"), word.span));
+            return Err(problem(ErrorRule::InvalidSignal, format!("invalid signal: {signal}"), word.span));
         }
         state.note(format!("STOPSIGNAL {signal}"));
         state.config.config.stop_signal = signal;

@@ -7,6 +7,7 @@
 use super::{Lowering, Purpose, Result, expand, lint, problem};
 use crate::outline::Parameters;
 use oci::{Platform, Reference};
+use parser::ErrorRule;
 use parser::ast::{self, Dockerfile, From, Instruction, InstructionKind, Word};
 use parser::diagnostic::Diagnostic;
 use parser::expand::Expansion;
@@ -182,7 +183,7 @@ impl Stages {
     pub fn origin(&self, value: &str, by_position: bool, platform: &Platform, span: Span) -> Result<Origin> {
         if by_position && let Ok(position) = value.parse::<usize>() {
             if position >= self.stages.len() {
-                return Err(problem(format!("invalid stage index {position}"), span));
+                return Err(problem(ErrorRule::UnknownStage, format!("invalid stage index {position}"), span));
             }
             return Ok(Origin::Stage(position));
         }
@@ -193,8 +194,9 @@ impl Stages {
         if value == "scratch" {
             return Ok(Origin::Scratch);
         }
-        let reference =
-            value.parse().map_err(|error| problem(format!("failed to parse stage name {value:?}: {error}"), span))?;
+        let reference = value.parse().map_err(|error| {
+            problem(ErrorRule::InvalidImageName, format!("failed to parse stage name {value:?}: {error}"), span)
+        })?;
         Ok(Origin::Image(Box::new(Image { reference, platform: platform.clone(), span })))
     }
 
@@ -291,7 +293,7 @@ impl Stages {
                     Some(next) if visits[next] == Visit::Open => {
                         let stage = &self.stages[next];
                         let message = format!("circular dependency detected on stage: {}", self.display_name(next));
-                        return Err(problem(message, stage.from_span));
+                        return Err(problem(ErrorRule::CircularDependency, message, stage.from_span));
                     }
                     Some(next) if visits[next] == Visit::New => {
                         visits[next] = Visit::Open;
@@ -330,7 +332,11 @@ fn mount_origin(value: &str) -> Option<&str> {
 /// D12.4.
 fn base(earlier: &[Stage], name: &str, platform: &Platform, word: &Word) -> Result<Base> {
     if name.trim().is_empty() {
-        return Err(problem(format!("base name ({}) should not be blank", word.value), word.span));
+        return Err(problem(
+            ErrorRule::InvalidImageName,
+            format!("base name ({}) should not be blank", word.value),
+            word.span,
+        ));
     }
     if let Some(index) = earlier.iter().rposition(|stage| stage.name.as_deref() == Some(name)) {
         return Ok(Base::Stage(index));
@@ -338,8 +344,9 @@ fn base(earlier: &[Stage], name: &str, platform: &Platform, word: &Word) -> Resu
     if name == "scratch" {
         return Ok(Base::Scratch);
     }
-    let reference =
-        name.parse().map_err(|error| problem(format!("failed to parse stage name {name:?}: {error}"), word.span))?;
+    let reference = name.parse().map_err(|error| {
+        problem(ErrorRule::InvalidImageName, format!("failed to parse stage name {name:?}: {error}"), word.span)
+    })?;
     Ok(Base::Image(Box::new(Image { reference, platform: platform.clone(), span: word.span })))
 }
 
@@ -379,12 +386,16 @@ impl Lowering<'_> {
             self.lints.report(&from.comments, finding);
         }
         if expansion.text.is_empty() {
-            let error = problem(format!("empty platform value from expression {}", word.value), word.span);
+            let error = problem(
+                ErrorRule::InvalidPlatform,
+                format!("empty platform value from expression {}", word.value),
+                word.span,
+            );
             return Err(self.suggest_argument(error, &expansion));
         }
         expansion.text.parse().map_err(|error| {
             let message = format!("failed to parse platform {}: {error}", word.value);
-            self.suggest_argument(problem(message, word.span), &expansion)
+            self.suggest_argument(problem(ErrorRule::InvalidPlatform, message, word.span), &expansion)
         })
     }
 
@@ -402,7 +413,7 @@ fn target(stages: &[Stage], wanted: Option<&str>, dockerfile: &Dockerfile) -> Re
     let lower = wanted.to_lowercase();
     stages.iter().rposition(|stage| stage.name.as_deref() == Some(&lower)).ok_or_else(|| {
         let span = dockerfile.stages.last().map_or(Span { start: 0, end: 0 }, |stage| stage.from.span);
-        let mut error = problem(format!("target stage {wanted:?} could not be found"), span);
+        let mut error = problem(ErrorRule::UnknownStage, format!("target stage {wanted:?} could not be found"), span);
         let names = stages.iter().filter_map(|stage| stage.name.as_deref());
         error.suggestion = parser::suggest::closest(names, wanted);
         error

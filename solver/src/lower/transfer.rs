@@ -3,9 +3,10 @@
 use super::run::{clean_absolute, input};
 use super::stage::{Place, StageState};
 use super::stages::Origin;
-use super::{Environment, Lowering, Result, history, lint, problem};
+use super::{Environment, Lowering, Result, expansion_problem, history, lint, problem};
 use crate::graph::VertexId;
 use crate::op::{self, Chmod, File, FileAction, Mkfile, Op, Selection};
+use parser::ErrorRule;
 use parser::ast::{Transfer, TransferSource, Word};
 use parser::heredoc::Heredoc;
 use parser::span::Span;
@@ -30,7 +31,9 @@ impl Lowering<'_> {
         let chown = self.flag(&transfer.chown, state, place)?;
         let chmod_text = self.flag(&transfer.chmod, state, place)?;
         let chmod = match (&chmod_text, &transfer.chmod) {
-            (Some(text), Some(word)) => Some(chmod(text).map_err(|error| problem(error, word.span))?),
+            (Some(text), Some(word)) => {
+                Some(chmod(text).map_err(|error| problem(ErrorRule::InvalidFlagValue, error, word.span))?)
+            }
             _ => None,
         };
         let target = Target {
@@ -105,7 +108,7 @@ impl Lowering<'_> {
             _ => {
                 let message = "variable expansion is not supported for --from, define a new stage with FROM using ARG \
                                from global scope as a workaround";
-                return Err(problem(message, from.span));
+                return Err(problem(ErrorRule::InvalidExpansion, message, from.span));
             }
         }
         let platform = &place.stage().platform;
@@ -116,7 +119,7 @@ impl Lowering<'_> {
                     "cannot copy from stage {:?}, it needs to be defined before current stage {current:?}",
                     from.value
                 );
-                return Err(problem(message, from.span));
+                return Err(problem(ErrorRule::StageDefinedLater, message, from.span));
             }
             Origin::Stage(index) => self.stage_files(place, index, from.span)?,
             Origin::Scratch => self.scratch(),
@@ -133,7 +136,7 @@ impl Lowering<'_> {
                 let expansion = self
                     .expander
                     .heredoc(&content, &state.environment)
-                    .map_err(|error| problem(error.to_string(), heredoc.span))?;
+                    .map_err(|error| expansion_problem(&error, heredoc.span))?;
                 let body = Word::new(content, heredoc.span);
                 self.report_unset(&expansion, &body, state, place);
                 expansion.text
@@ -193,12 +196,14 @@ impl Lowering<'_> {
             || path.starts_with("git@")
             || (is_url && path.split(['#', '?']).next().is_some_and(|base| base.ends_with(".git")));
         match (keyword, is_git, is_url) {
-            ("COPY", true, _) => Err(problem("source can't be a git ref for COPY", span)),
-            ("COPY", _, true) => Err(problem("source can't be a URL for COPY", span)),
+            ("COPY", true, _) => Err(problem(ErrorRule::InvalidSource, "source can't be a git ref for COPY", span)),
+            ("COPY", _, true) => Err(problem(ErrorRule::InvalidSource, "source can't be a URL for COPY", span)),
             (_, true, _) => self.unsupported("ADD of a git repository", span),
             (_, _, true) => self.unsupported("ADD of a URL", span),
             _ => match &transfer.checksum {
-                Some(checksum) => Err(problem("checksum requires HTTP(S) or Git sources", checksum.span)),
+                Some(checksum) => {
+                    Err(problem(ErrorRule::InvalidSource, "checksum requires HTTP(S) or Git sources", checksum.span))
+                }
                 None => Ok(()),
             },
         }
@@ -206,7 +211,11 @@ impl Lowering<'_> {
 
     fn reject_unsupported(&self, transfer: &Transfer, span: Span) -> Result<()> {
         if let Some(checksum) = transfer.checksum.as_ref().filter(|_| transfer.sources.len() > 1) {
-            return Err(problem("checksum can't be specified for multiple sources", checksum.span));
+            return Err(problem(
+                ErrorRule::InvalidSource,
+                "checksum can't be specified for multiple sources",
+                checksum.span,
+            ));
         }
         match transfer.keep_git_dir {
             Some(_) => self.unsupported("ADD --keep-git-dir", span),

@@ -5,6 +5,7 @@ use crate::app::{App, reference};
 use crate::error::{CliError, Result};
 use crate::file::{Writer, to_file};
 use crate::output::{Destination, ImageFormat, OutputSpec};
+use crate::stdout;
 use executor::export::image::{BuiltImage, ImageOptions};
 use executor::export::{archive, image, push, tree};
 use executor::source::image::Images;
@@ -150,7 +151,7 @@ pub fn report(args: &BuildArgs, built: Option<&BuiltImage>) -> Result<()> {
     if args.quiet
         && let Some(image) = built
     {
-        println!("{}", image.config);
+        stdout::line(image.config)?;
     }
     Ok(())
 }

@@ -139,7 +139,7 @@ fn warn(warnings: &[Diagnostic], definition: &Definition, events: &EventSink) {
     let source = Arc::new(SourceFile { name: definition.name.clone(), text: definition.text.clone() });
     for warning in warnings {
         let lines = index.lines(warning.span);
-        let name = warning.rule.unwrap_or_default();
+        let name = warning.rule;
         let rule = Rule::find(name);
         events.send(Event::Warning(WarningEvent {
             vertex: String::new(),

@@ -76,7 +76,7 @@ pub fn base64(text: &str) -> String {
 pub fn json(definition: &Definition, report: &Report) -> Result<String> {
     let index = LineIndex::new(&definition.text);
     let warning = |warning: &'_ parser::Diagnostic| {
-        let name = warning.rule.unwrap_or_default();
+        let name = warning.rule;
         let rule = Rule::find(name);
         Warning {
             rule_name: name,

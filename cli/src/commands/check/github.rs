@@ -11,7 +11,7 @@ pub fn commands(definition: &Definition, report: &Report) -> String {
     let command = |finding: &parser::Diagnostic| {
         let level = if is_error(finding, report) { "error" } else { "warning" };
         let (line, end_line) = index.lines(finding.focus);
-        let title = finding.rule.map(|rule| format!(",title={}", property(rule))).unwrap_or_default();
+        let title = property(finding.rule);
         let mut columns = String::new();
         // Columns count only within one line.
         if line == end_line {
@@ -21,7 +21,7 @@ pub fn commands(definition: &Definition, report: &Report) -> String {
         }
         let notes: String = finding.notes.iter().map(|note| format!("\n{note}")).collect();
         let message = data(&format!("{finding}{notes}"));
-        format!("::{level} file={file},line={line},endLine={end_line}{columns}{title}::{message}\n")
+        format!("::{level} file={file},line={line},endLine={end_line}{columns},title={title}::{message}\n")
     };
     all_findings(report).map(command).collect()
 }
@@ -52,7 +52,7 @@ mod tests {
         assert_eq!(
             commands(&definition, &report),
             "::error file=Dockerfile,line=2,endLine=2,col=5,endColumn=13,title=UnknownFlag::dockerfile parse error on line 2: unknown flag: --mont (did you mean mount?)\n\
-             ::error file=Dockerfile,line=3,endLine=3,col=1,endColumn=4,title=UnknownInstruction::dockerfile parse error on line 3: unknown instruction: FOO\n"
+             ::error file=Dockerfile,line=3,endLine=3,col=1,endColumn=4,title=UnknownInstruction::dockerfile parse error on line 3: unknown instruction: FOO (did you mean FROM?)\n"
         );
         let (definition, report) = super::super::report_of("FROM scratch\nWORKDIR é/ü");
         assert_eq!(

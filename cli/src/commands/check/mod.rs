@@ -9,6 +9,7 @@ use crate::app::BaseImages;
 use crate::config::Config;
 use crate::definition::{self, Definition};
 use crate::error::{CliError, Result};
+use crate::stdout;
 use clap::{Args, ValueEnum};
 use parser::{Diagnostic, Severity};
 use solver::check::{Report, violation};
@@ -102,7 +103,7 @@ pub fn run(args: &CheckArgs, root: Option<PathBuf>) -> Result<ExitCode> {
         Format::Sarif => sarif::log(&definition, &report)?,
         Format::Github => github::commands(&definition, &report),
     };
-    print!("{text}");
+    stdout::print(&text)?;
     let fails = !report.errors.is_empty() || (report.warnings_are_errors && !report.warnings.is_empty());
     if fails && report.errors.is_empty() && args.format == Format::Text {
         eprintln!("error: {}", violation(&report.warnings));
@@ -113,8 +114,8 @@ pub fn run(args: &CheckArgs, root: Option<PathBuf>) -> Result<ExitCode> {
 /// `rbuild build --call=check`, whose text and exit code are those of docker buildx.
 pub fn call(definition: &Definition, report: &Report, as_json: bool) -> Result<ExitCode> {
     match as_json {
-        true => print!("{}", document::json(definition, report)?),
-        false => print!("{}", text::as_buildx(definition, report)),
+        true => stdout::print(&document::json(definition, report)?)?,
+        false => stdout::print(&text::as_buildx(definition, report))?,
     }
     Ok(ExitCode::from(u8::from(!report.errors.is_empty() || !report.warnings.is_empty())))
 }

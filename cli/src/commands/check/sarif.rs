@@ -11,12 +11,14 @@ use std::collections::BTreeSet;
 
 pub fn log(definition: &Definition, report: &Report) -> Result<String> {
     let index = LineIndex::new(&definition.text);
-    let names: BTreeSet<&str> = all_findings(report).filter_map(|finding| finding.rule).collect();
+    let names: BTreeSet<&str> = all_findings(report).map(|finding| finding.rule).collect();
     let rules: Vec<Value> = names.iter().map(|name| rule(name)).collect();
     let result = |finding: &parser::Diagnostic| {
         let (line, end_line) = index.lines(finding.focus);
         let notes: String = finding.notes.iter().map(|note| format!("\n{note}")).collect();
-        let mut result = json!({
+        json!({
+            "ruleId": finding.rule,
+            "ruleIndex": names.iter().position(|name| *name == finding.rule),
             "level": if is_error(finding, report) { "error" } else { "warning" },
             "message": {"text": format!("{finding}{notes}")},
             "locations": [{"physicalLocation": {
@@ -28,12 +30,7 @@ pub fn log(definition: &Definition, report: &Report) -> Result<String> {
                     "endColumn": index.column(&definition.text, finding.focus.end),
                 },
             }}],
-        });
-        if let Some(name) = finding.rule {
-            result["ruleId"] = name.into();
-            result["ruleIndex"] = names.iter().position(|known| *known == name).into();
-        }
-        result
+        })
     };
     let results: Vec<Value> = all_findings(report).map(result).collect();
     let log = json!({

@@ -13,7 +13,7 @@ pub fn findings(definition: &Definition, report: &Report) -> String {
     for finding in all_findings(report) {
         text.push_str(&finding.render(&definition.text, &definition.name, color));
         text.push('\n');
-        if let Some(url) = finding.rule.and_then(Rule::find).and_then(Rule::url) {
+        if let Some(url) = Rule::find(finding.rule).and_then(Rule::url) {
             text.push_str(&format!("  = see {url}\n"));
         }
         text.push('\n');
@@ -40,7 +40,7 @@ pub fn as_buildx(definition: &Definition, report: &Report) -> String {
         count => format!("Check complete, {count} warnings have been found!\n"),
     };
     for warning in &report.warnings {
-        let name = warning.rule.unwrap_or_default();
+        let name = warning.rule;
         let url = Rule::find(name).and_then(Rule::url).map(|url| format!(" - {url}")).unwrap_or_default();
         let quoted = excerpt(&definition.text, &definition.name, warning.span);
         text.push_str(&format!("\nWARNING: {name}{url}\n{warning}\n{quoted}"));

@@ -16,6 +16,7 @@ pub mod undefined_var;
 pub mod workdir_relative_path;
 
 use super::{LowerOptions, Result, problem};
+use parser::ErrorRule;
 use parser::ast::{Dockerfile, Word};
 use parser::diagnostic::Diagnostic;
 use parser::lint::{CheckOptions, Rule};
@@ -35,7 +36,7 @@ impl Lints {
         let text = given.or(directive.map(|word| &word.value)).map_or("", String::as_str);
         let options = CheckOptions::parse(text).map_err(|error| {
             let span = directive.filter(|_| given.is_none()).map_or(Span::default(), |word| word.span);
-            problem(format!("failed to parse check options: {error}"), span)
+            problem(ErrorRule::InvalidCheckOptions, format!("failed to parse check options: {error}"), span)
         })?;
         let mut lints = Lints { options, findings: Vec::new() };
         for finding in &dockerfile.warnings {
@@ -46,7 +47,7 @@ impl Lints {
 
     /// Notes a finding about an instruction, unless the options or the instruction's comments skip the rule (D21.4, D21.5).
     pub fn report(&mut self, comments: &[String], finding: Diagnostic) {
-        let rule = finding.rule.unwrap_or_default();
+        let rule = finding.rule;
         let is_experimental = Rule::find(rule).is_some_and(|rule| rule.is_experimental);
         if self.options.for_instruction(comments).reports(rule, is_experimental) {
             self.findings.push(finding);
