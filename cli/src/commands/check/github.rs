@@ -51,7 +51,7 @@ mod tests {
         let (definition, report) = super::super::report_of("FROM scratch\nRUN --mont=x y\nFOO");
         assert_eq!(
             commands(&definition, &report),
-            "::error file=Dockerfile,line=2,endLine=2,col=5,endColumn=13,title=UnknownFlag::dockerfile parse error on line 2: unknown flag: --mont (did you mean mount?)\n\
+            "::error file=Dockerfile,line=2,endLine=2,col=5,endColumn=11,title=UnknownFlag::dockerfile parse error on line 2: unknown flag: --mont (did you mean mount?)\n\
              ::error file=Dockerfile,line=3,endLine=3,col=1,endColumn=4,title=UnknownInstruction::dockerfile parse error on line 3: unknown instruction: FOO (did you mean FROM?)\n"
         );
         let (definition, report) = super::super::report_of("FROM scratch\nWORKDIR é/ü");
