@@ -25,7 +25,7 @@ pub const MAX_DEPTH: usize = 100;
 /// Most bytes that the variables and replacements of one word may bring in.
 pub const MAX_LENGTH: usize = 4 << 20;
 /// Most comparisons that the patterns of one word may take.
-const MAX_STEPS: usize = 1 << 26;
+const MAX_STEPS: usize = 1 << 24;
 
 /// Where the values of variables come from. `None` is an unset variable, which differs from an empty one (D11.7).
 pub trait Scope {

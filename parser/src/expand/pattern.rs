@@ -110,6 +110,9 @@ impl Pattern {
     }
 }
 
+/// What beginning a match costs, whatever comes of it.
+const START_STEPS: usize = 4;
+
 /// How many bytes the pattern matches from the first character on.
 fn match_length(
     tokens: &[Token],
@@ -117,7 +120,13 @@ fn match_length(
     longest: bool,
     limits: &mut Limits,
 ) -> Result<Option<usize>, ExpandReason> {
-    limits.take_steps(tokens.len() + 1)?;
+    limits.take_steps(START_STEPS)?;
+    let mut chars = chars.peekable();
+    match (tokens.first(), chars.peek()) {
+        (None, _) => return Ok(Some(0)),
+        (Some(Token::Char(expected)), Some(c)) if c != expected => return Ok(None),
+        _ => limits.take_steps(tokens.len())?,
+    }
     // `states[i]`: the tokens before `i` have matched what was read.
     let mut states = vec![false; tokens.len() + 1];
     states[0] = true;
