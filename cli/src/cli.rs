@@ -33,6 +33,8 @@ pub enum Command {
     Outline(outline::OutlineArgs),
     /// List the stages of a Dockerfile
     Targets(targets::TargetsArgs),
+    /// Lay out Dockerfiles, without changing what they mean
+    Fmt(fmt::FmtArgs),
     /// List the images of the store
     Images(images::ImagesArgs),
     /// Give an image another name
@@ -59,8 +61,8 @@ pub enum Command {
     Version(version::VersionArgs),
 }
 
-const COMMANDS: [&str; 17] = [
-    "build", "check", "outline", "targets", "images", "tag", "rmi", "inspect", "history", "pull", "push", "run",
+const COMMANDS: [&str; 18] = [
+    "fmt", "build", "check", "outline", "targets", "images", "tag", "rmi", "inspect", "history", "pull", "push", "run",
     "import", "load", "save", "version", "help",
 ];
 const GLOBAL_WITH_VALUE: [&str; 1] = ["--root"];

@@ -178,7 +178,7 @@ fn join(first: &str, start: usize, physical: &mut PhysicalLines<'_>, escape: cha
 
 /// The line without its continuation mark, if it has one: an escape before blanks at the end, not itself preceded by one (D4.1
 /// to D4.3).
-fn continued(line: &str, escape: char) -> Option<&str> {
+pub(crate) fn continued(line: &str, escape: char) -> Option<&str> {
     let text = line.trim_end_matches([' ', '\t']).strip_suffix(escape)?;
     (!text.ends_with(escape)).then_some(text)
 }

@@ -3,6 +3,7 @@
 pub mod build;
 pub mod call;
 pub mod check;
+pub mod fmt;
 pub mod history;
 pub mod images;
 pub mod import;
@@ -39,6 +40,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Check(args) => check::run(&args, root),
         Command::Outline(args) => outline::run(&args, root),
         Command::Targets(args) => targets::run(&args),
+        Command::Fmt(args) => fmt::run(&args),
         Command::Images(args) => images::run(&args, &app()?),
         Command::Tag(args) => tag::run(&args, &app()?),
         Command::Rmi(args) => rmi::run(&args, &app()?),

@@ -5,7 +5,9 @@
 //! they are not in their usual places.
 
 mod build;
+mod check;
 mod errors;
+mod fmt;
 mod harness;
 mod images;
 mod interplay;
