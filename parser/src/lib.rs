@@ -19,6 +19,7 @@ mod description;
 pub mod diagnostic;
 mod directive;
 mod duration;
+pub mod editor;
 mod error_rule;
 pub mod expand;
 pub mod expose;

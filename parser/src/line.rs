@@ -53,6 +53,17 @@ impl LogicalLine {
         self.span_of(self.text.trim_end())
     }
 
+    /// The offset in `text` of a place in the source: of a line break that is continued, where the next piece begins. `None` outside of
+    /// the text, as in bodies of here-documents and comments.
+    pub fn text_offset(&self, source: usize) -> Option<usize> {
+        let index = self.pieces.partition_point(|(_, start)| *start <= source).checked_sub(1)?;
+        let (text, start) = self.pieces[index];
+        let end = self.pieces.get(index + 1).map_or(self.text.len(), |(text, _)| *text);
+        let at = text + (source - start);
+        // A cursor behind the last blank of a line still belongs to it.
+        (at <= end).then_some(at)
+    }
+
     fn source_offset(&self, offset: usize) -> usize {
         let after = self.pieces.partition_point(|(text, _)| *text <= offset);
         match after.checked_sub(1).and_then(|index| self.pieces.get(index)) {
