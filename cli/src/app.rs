@@ -93,6 +93,21 @@ impl ImageResolver for BaseImages {
     }
 }
 
+/// For where nobody is to be asked about base images.
+pub struct NoImages;
+
+impl ImageResolver for NoImages {
+    type Error = &'static str;
+
+    async fn resolve(&self, _: &Reference, _: &Platform) -> std::result::Result<ResolvedImage, &'static str> {
+        Err("base images are not looked at here")
+    }
+
+    fn is_definite(&self, _: &&'static str) -> bool {
+        false
+    }
+}
+
 fn store_root(given: Option<PathBuf>, config: &Config, is_root: bool) -> Result<PathBuf> {
     match given.or_else(|| config.root.clone()) {
         Some(root) => Ok(root),

@@ -35,6 +35,8 @@ pub enum Command {
     Targets(targets::TargetsArgs),
     /// Lay out Dockerfiles, without changing what they mean
     Fmt(fmt::FmtArgs),
+    /// Serve editors: a language server on standard input and output
+    Lsp(lsp::LspArgs),
     /// List the images of the store
     Images(images::ImagesArgs),
     /// Give an image another name
@@ -61,9 +63,9 @@ pub enum Command {
     Version(version::VersionArgs),
 }
 
-const COMMANDS: [&str; 18] = [
-    "fmt", "build", "check", "outline", "targets", "images", "tag", "rmi", "inspect", "history", "pull", "push", "run",
-    "import", "load", "save", "version", "help",
+const COMMANDS: [&str; 19] = [
+    "fmt", "lsp", "build", "check", "outline", "targets", "images", "tag", "rmi", "inspect", "history", "pull", "push",
+    "run", "import", "load", "save", "version", "help",
 ];
 const GLOBAL_WITH_VALUE: [&str; 1] = ["--root"];
 

@@ -9,6 +9,7 @@ pub mod images;
 pub mod import;
 pub mod inspect;
 pub mod load;
+pub mod lsp;
 pub mod outline;
 pub mod pull;
 pub mod push;
@@ -41,6 +42,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Outline(args) => outline::run(&args, root),
         Command::Targets(args) => targets::run(&args),
         Command::Fmt(args) => fmt::run(&args),
+        Command::Lsp(_) => lsp::run(),
         Command::Images(args) => images::run(&args, &app()?),
         Command::Tag(args) => tag::run(&args, &app()?),
         Command::Rmi(args) => rmi::run(&args, &app()?),

@@ -11,6 +11,7 @@ mod fmt;
 mod harness;
 mod images;
 mod interplay;
+mod lsp;
 mod registry;
 mod run;
 mod stores;

@@ -155,6 +155,11 @@ fn parts(text: &str, escape: char) -> Vec<Part> {
         }
         _ => parts.push(plain(rest)),
     }
+    // A lone escape at the end is no part of the last word (D9.3), but keeps the blank before it.
+    let end = plain(rest).range.end;
+    if let Some(last) = parts.last_mut().filter(|last| last.replacement.is_none()) {
+        last.range.end = end;
+    }
     parts
 }
 

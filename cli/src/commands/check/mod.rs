@@ -136,14 +136,11 @@ fn location(definition: &Definition) -> String {
     absolute.unwrap_or(path).to_string_lossy().into_owned()
 }
 
-#[cfg(test)]
-mod tests;
-
 /// For tests of the formats: a report without images and without a context.
 #[cfg(test)]
 fn report_of(text: &str) -> (Definition, Report) {
     let definition = Definition { name: "Dockerfile".into(), path: "Dockerfile".into(), text: text.to_owned() };
     let options = LowerOptions::default();
-    let report = crate::app::runtime().unwrap().block_on(solver::check::check(text, &options, &tests::NoImages));
+    let report = crate::app::runtime().unwrap().block_on(solver::check::check(text, &options, &crate::app::NoImages));
     (definition, report)
 }
