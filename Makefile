@@ -47,5 +47,9 @@ FUZZ_SECONDS ?= 10
 fuzz:
 	scripts/fuzz $(FUZZ_SECONDS)
 
+## bench: how long parsing takes
+bench:
+	cargo bench --locked -p parser
+
 clean:
 	cargo clean

@@ -43,6 +43,11 @@ impl LogicalLine {
         Span::new(self.source_offset(start), end)
     }
 
+    /// The instruction word and its arguments.
+    pub fn head(&self) -> (&str, &str) {
+        crate::words::head(self.text.trim())
+    }
+
     /// A slice of `text` as a word.
     pub fn word(&self, part: &str) -> Word {
         Spanned::new(part.to_owned(), self.span_of(part))

@@ -114,5 +114,5 @@ pub fn parse_trigger(text: &str) -> Result<Instruction, Diagnostic> {
 }
 
 fn instruction_word(line: &LogicalLine) -> &str {
-    crate::words::head(line.text.trim()).0
+    line.head().0
 }

@@ -32,7 +32,7 @@ pub fn stages(reading: &Reading) -> Vec<StageLine<'_>> {
 }
 
 fn stage(line: &LogicalLine) -> Option<StageLine<'_>> {
-    let (word, arguments) = words::head(&line.text);
+    let (word, arguments) = line.head();
     if !word.eq_ignore_ascii_case("FROM") {
         return None;
     }
@@ -55,7 +55,7 @@ pub struct Variable<'a> {
 /// and what stands before it.
 pub fn variables(reading: &Reading, offset: usize) -> Vec<Variable<'_>> {
     let before: Vec<&LogicalLine> = reading.lines.iter().take_while(|line| line.span.start <= offset).collect();
-    let is_from = |line: &&LogicalLine| words::head(&line.text).0.eq_ignore_ascii_case("FROM");
+    let is_from = |line: &&LogicalLine| line.head().0.eq_ignore_ascii_case("FROM");
     let in_from = before.last().is_some_and(is_from);
     let first = before.iter().position(is_from);
     let visible: &[&LogicalLine] = match (first, before.iter().rposition(is_from)) {
@@ -68,7 +68,7 @@ pub fn variables(reading: &Reading, offset: usize) -> Vec<Variable<'_>> {
 
 /// What an ARG or ENV declares.
 fn declared(line: &LogicalLine, escape: char) -> Vec<Variable<'_>> {
-    let (word, arguments) = words::head(&line.text);
+    let (word, arguments) = line.head();
     let is_arg = word.eq_ignore_ascii_case("ARG");
     if !is_arg && !word.eq_ignore_ascii_case("ENV") {
         return Vec::new();

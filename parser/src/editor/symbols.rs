@@ -3,7 +3,6 @@
 use super::scope;
 use crate::line;
 use crate::span::Span;
-use crate::words;
 
 /// A stage, or an instruction of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +32,7 @@ pub fn symbols(source: &str) -> Vec<Symbol> {
             position += 1;
             continue;
         }
-        let (word, arguments) = words::head(&line.text);
+        let (word, arguments) = line.head();
         let symbol = Symbol {
             name: word.to_uppercase(),
             detail: arguments.chars().take(80).collect(),

@@ -56,7 +56,8 @@ pub fn layout(head: &str, line: &LogicalLine, escape: char, out: &mut String) {
         is_open = true;
     }
     let last = out.rsplit('\n').next().unwrap_or_default();
-    if needs_guard(last, escape) {
+    // Blanks alone on a line would not be read.
+    if needs_guard(last, escape) || last.trim().is_empty() {
         let is_trigger = parts[0].replacement.as_deref() == Some("ONBUILD");
         out.push(if is_trigger { escape } else { FORM_FEED });
     }

@@ -122,7 +122,7 @@ impl Layout {
 }
 
 fn is_from(line: &LogicalLine) -> bool {
-    words::head(&line.text).0.eq_ignore_ascii_case("FROM")
+    line.head().0.eq_ignore_ascii_case("FROM")
 }
 
 /// Words stand off the `#`; ornaments stay.

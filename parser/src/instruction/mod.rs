@@ -78,7 +78,7 @@ pub(crate) struct Input<'a> {
 
 impl<'a> Input<'a> {
     pub fn new(line: &'a LogicalLine, escape: char) -> Self {
-        let (word, arguments) = words::head(line.text.trim());
+        let (word, arguments) = line.head();
         let (flags, rest) = words::flags(arguments, escape);
         Input { line, word, flags, rest, escape }
     }

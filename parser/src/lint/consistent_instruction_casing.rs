@@ -2,13 +2,12 @@
 
 use super::{Subject, is_self_consistent};
 use crate::diagnostic::Diagnostic;
-use crate::words;
 
 pub(super) fn check(subject: &Subject<'_>) -> Vec<Diagnostic> {
     // ARG before the first FROM does not take part.
     let Some(first) = subject.file.stages.first() else { return Vec::new() };
     let in_stages = subject.lines.iter().filter(|line| line.span.start >= first.from.span.start);
-    let all: Vec<_> = in_stages.map(|line| (line, words::head(&line.text).0)).collect();
+    let all: Vec<_> = in_stages.map(|line| (line, line.head().0)).collect();
     let is_lower = |word: &str| word == word.to_lowercase();
     let consistent = all.iter().filter(|(_, word)| is_self_consistent(word));
     let (lower, upper) = consistent.fold((0, 0), |(lower, upper), (_, word)| match is_lower(word) {

@@ -6,7 +6,7 @@ use crate::words;
 
 pub(super) fn check(subject: &Subject<'_>) -> Vec<Diagnostic> {
     let finding = |line: &crate::line::LogicalLine| {
-        let (from, arguments) = words::head(&line.text);
+        let (from, arguments) = line.head();
         if !from.eq_ignore_ascii_case("FROM") || !is_self_consistent(from) {
             return None;
         }
