@@ -46,7 +46,7 @@ impl Definition {
     }
 
     pub fn error(&self, span: Option<Span>, message: String) -> CliError {
-        let excerpt = span.map(|span| excerpt(&self.text, &self.name, span)).unwrap_or_default();
+        let excerpt = span.map(|span| excerpt(&self.text, &self.name, span, span)).unwrap_or_default();
         CliError::Build { excerpt, rule: None, message, notes: Vec::new() }
     }
 
@@ -55,7 +55,7 @@ impl Definition {
         let Some((first, others)) = errors.split_first() else {
             return CliError::Failed("the Dockerfile could not be parsed".into());
         };
-        let quoted = |error: &Diagnostic| excerpt(&self.text, &self.name, error.focus);
+        let quoted = |error: &Diagnostic| excerpt(&self.text, &self.name, error.span, error.focus);
         let mut text = String::new();
         for error in others {
             let error = CliError::Build {

@@ -117,8 +117,8 @@ fn clamp(source: &str, span: Span) -> (usize, usize) {
 }
 
 /// The source around a span as BuildKit quotes it: the file and line, then numbered lines between rules, the faulty ones
-/// marked with `>>>` (X5.30, X5.31). What of a line is meant is underlined, if it is not all of it.
-pub fn excerpt(source: &str, file_name: &str, span: Span) -> String {
+/// marked with `>>>` (X5.30, X5.31). The focus is underlined, if it is a part of one line.
+pub fn excerpt(source: &str, file_name: &str, span: Span, focus: Span) -> String {
     let (first, last) = LineIndex::new(source).lines(span);
     let context = if first == last { 2 } else { 1 };
     let shown = first.saturating_sub(context).max(1)..=last + context;
@@ -129,7 +129,7 @@ pub fn excerpt(source: &str, file_name: &str, span: Span) -> String {
         if shown.contains(&number) {
             let mark = if (first..=last).contains(&number) { ">>>" } else { "   " };
             text.push_str(&format!(" {number:3} | {mark} {}\n", line.trim_end_matches('\r')));
-            if let Some(underline) = underline(line, span, offset) {
+            if let Some(underline) = underline(line, focus, offset) {
                 text.push_str(&format!("     |     {underline}\n"));
             }
         }
@@ -166,15 +166,15 @@ mod tests {
     fn excerpts_mark_and_underline() {
         let source = "FROM a\nRUN b\nRUN c\nRUN d\n";
         assert_eq!(
-            excerpt(source, "Dockerfile", Span::new(11, 12)),
+            excerpt(source, "Dockerfile", Span::new(11, 12), Span::new(11, 12)),
             "Dockerfile:2\n--------------------\n   1 |     FROM a\n   2 | >>> RUN b\n     |         ^\n   3 |     RUN c\n   4 |     RUN d\n--------------------\n"
         );
         assert_eq!(
-            excerpt(source, "Dockerfile", Span::new(13, 24)),
+            excerpt(source, "Dockerfile", Span::new(13, 24), Span::new(13, 24)),
             "Dockerfile:3\n--------------------\n   2 |     RUN b\n   3 | >>> RUN c\n   4 | >>> RUN d\n   5 |     \n--------------------\n"
         );
         // A span beyond the source is no reason to fail.
-        assert!(excerpt(source, "Dockerfile", Span::new(100, 200)).starts_with("Dockerfile:5"));
+        assert!(excerpt(source, "Dockerfile", Span::new(100, 200), Span::new(100, 200)).starts_with("Dockerfile:5"));
     }
 
     #[test]

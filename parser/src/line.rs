@@ -216,12 +216,9 @@ fn attach_heredocs(
         loop {
             let Some((start, raw)) = physical.next() else {
                 let message = format!("there is no line `{}` that would end the here-document", heredoc.name);
-                return Err(Diagnostic::error(
-                    ErrorRule::UnterminatedHeredoc,
-                    "unterminated heredoc",
-                    logical.text_span(),
-                )
-                .with_note(message));
+                logical.span.end = physical.source.trim_end().len().max(logical.span.end);
+                let error = Diagnostic::error(ErrorRule::UnterminatedHeredoc, "unterminated heredoc", logical.span);
+                return Err(error.with_focus(logical.text_span()).with_note(message));
             };
             let line = raw.trim_end_matches(['\n', '\r']);
             logical.span.end = start + line.len();

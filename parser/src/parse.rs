@@ -56,7 +56,8 @@ pub fn parse(source: &str) -> Result<Dockerfile, Vec<Diagnostic>> {
             Err(fault) => {
                 // A broken FROM opens its stage nevertheless, or everything behind it would be wrong too.
                 in_stage |= instruction_word(line).eq_ignore_ascii_case("FROM");
-                match fault {
+                // The place is the instruction, the focus the word that is wrong.
+                match fault.at(line.span) {
                     Fault::Line(error) => errors.push(error),
                     Fault::Stage(error) => stage_errors.push(error),
                     Fault::Instruction(mut error) => {

@@ -285,7 +285,7 @@ async fn independent_errors_are_reported_together() {
         [
             "empty platform value from expression $TAGG (did you mean TAG?)",
             "base name ($EMPTY) should not be blank",
-            "failed to resolve source metadata for docker.io/library/missing:latest: not found",
+            "missing: failed to resolve source metadata for docker.io/library/missing:latest: not found",
             "cannot copy from stage \"later\", it needs to be defined before current stage \"a\"",
             "invalid signal: nope",
             "invalid containerPort: x",
@@ -323,10 +323,25 @@ async fn mount_errors_underline_the_option() {
 /// D12.22; nothing behind a cycle makes sense, so nothing else is said.
 #[tokio::test]
 async fn a_cycle_is_reported_alone() {
-    let source = "FROM plain AS a\nCOPY --from=b /x /\nFROM a AS b\nSTOPSIGNAL nope";
-    let report = report(source).await;
-    assert_eq!(report.errors.len(), 1, "{:?}", report.errors);
-    assert!(report.errors[0].message.starts_with("circular dependency detected on stage: "));
+    for (source, stage, line, chain) in [
+        (
+            "FROM plain AS a\nCOPY --from=b /x /\nFROM plain AS b\nCOPY --from=a /x /\nSTOPSIGNAL nope",
+            "a",
+            4,
+            "a, b, a",
+        ),
+        ("FROM plain\nRUN x\nCOPY --from=0 /x /", "stage-0", 3, "stage-0, stage-0"),
+        ("FROM plain AS x\nFROM plain AS x\nCOPY --from=x f /", "x", 3, "x, x"),
+    ] {
+        let report = report(source).await;
+        let [error] = report.errors.as_slice() else { panic!("{source}: {report:?}") };
+        assert_eq!(&*error.message, format!("circular dependency detected on stage: {stage}"));
+        assert_eq!(LineIndex::new(source).line(error.span.start), line, "{source}");
+        assert_eq!(error.notes, [format!("each takes files from the next: {chain}")]);
+    }
+    // A base is an earlier stage: this is no cycle, but taking from a later one.
+    let report = report("FROM plain AS a\nCOPY --from=b /x /\nFROM a AS b").await;
+    assert_eq!(report.errors[0].rule, "StageDefinedLater");
 }
 
 async fn outlined(source: &str, options: &LowerOptions) -> Outline {

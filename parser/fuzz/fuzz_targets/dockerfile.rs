@@ -12,7 +12,7 @@ fuzz_target!(|source: &[u8]| {
         inside(diagnostic.span);
         inside(diagnostic.focus);
         diagnostic.render(&text, "Dockerfile", false);
-        parser::diagnostic::excerpt(&text, "Dockerfile", diagnostic.span);
+        parser::diagnostic::excerpt(&text, "Dockerfile", diagnostic.span, diagnostic.focus);
     };
     match result {
         Err(errors) => {

@@ -140,7 +140,9 @@ fn parts(text: &str, escape: char) -> Vec<Part> {
             match words.first() {
                 Some(first) if !first.contains('=') => {
                     let (name, value) = words::head(rest);
-                    parts.extend([name, value].map(plain));
+                    // An escape at the end of the name takes the blank behind it.
+                    let length = name.len() + usize::from(name.ends_with(escape));
+                    parts.extend([&rest[..length], value].map(plain));
                 }
                 _ => parts.extend(words.into_iter().map(plain)),
             }

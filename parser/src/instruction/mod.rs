@@ -57,6 +57,15 @@ pub(crate) enum Fault {
     Stage(Diagnostic),
 }
 
+impl Fault {
+    /// Puts the place of the error, whose focus stays.
+    pub fn at(mut self, span: Span) -> Fault {
+        let (Fault::Line(error) | Fault::Instruction(error) | Fault::Stage(error)) = &mut self;
+        error.span = span;
+        self
+    }
+}
+
 type Parse<T> = Result<T, Fault>;
 
 #[derive(Debug)]

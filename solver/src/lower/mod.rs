@@ -243,7 +243,8 @@ impl<'a> Lowering<'a> {
                         self.images.insert(image.key(), Some(resolved));
                     }
                     Err(error) if self.options.purpose == Purpose::Build || resolver.is_definite(&error) => {
-                        let message = format!("failed to resolve source metadata for {}: {error}", image.reference);
+                        let (name, reference) = (image.reference.familiar(), &image.reference);
+                        let message = format!("{name}: failed to resolve source metadata for {reference}: {error}");
                         failures.push(
                             *stages.suggest_base(
                                 problem(ErrorRule::UnresolvedImage, message, image.span),

@@ -82,7 +82,7 @@ impl Lowering<'_> {
         let target = parser::path::clean(&parser::path::workdir(&state.config.config.working_dir, &written_target));
         // Secrets and agents have targets of their own where none is written.
         if target == "/" && !matches!(mount, mount::Mount::Secret { .. } | mount::Mount::Ssh { .. }) {
-            return Err(problem(ErrorRule::InvalidMount, format!("invalid mount target {written_target:?}"), span));
+            return Err(problem(ErrorRule::InvalidMount, format!("invalid mount target {target:?}"), span));
         }
         let readonly = mount.readonly();
         let kind = match mount {

@@ -79,8 +79,9 @@ impl Lowering<'_> {
             let comments = if *is_trigger { &stage.comments } else { &instruction.comments };
             let place = Place { stages, index, states, span: *span, comments, name };
             if let Err(mut error) = self.instruction(instruction, &mut state, &place) {
+                error.span = *span;
                 if *is_trigger {
-                    (error.span, error.focus) = (*span, *span);
+                    error.focus = *span;
                 }
                 self.errors.push(*error);
             }

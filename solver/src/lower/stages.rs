@@ -84,7 +84,8 @@ impl Stages {
             let (base, mut platform) = match lowering.from(from, &stages, &mut parameters) {
                 Ok(base) => base,
                 // What else is wrong with the stage can be said without its base.
-                Err(error) => {
+                Err(mut error) => {
+                    error.span = from.span;
                     lowering.errors.push(*error);
                     (Base::Scratch, target_platform.clone())
                 }
@@ -154,7 +155,7 @@ impl Stages {
             if let Base::Image(image) = &stage.base {
                 images.push(Image::clone(image));
             }
-            images.extend(self.origins(stage).into_iter().filter_map(|origin| match origin {
+            images.extend(self.origins(stage).into_iter().filter_map(|(origin, _)| match origin {
                 Origin::Image(image) => Some(*image),
                 _ => None,
             }));
@@ -195,7 +196,11 @@ impl Stages {
             return Ok(Origin::Scratch);
         }
         let reference = value.parse().map_err(|error| {
-            problem(ErrorRule::InvalidImageName, format!("failed to parse stage name {value:?}: {error}"), span)
+            problem(
+                ErrorRule::InvalidImageName,
+                format!("failed to parse stage name {value:?}: invalid reference format: {error}"),
+                span,
+            )
         })?;
         Ok(Origin::Image(Box::new(Image { reference, platform: platform.clone(), span })))
     }
@@ -242,27 +247,25 @@ impl Stages {
             Base::Stage(parent) => Some(parent),
             _ => None,
         };
-        let origins = self.origins(stage).into_iter().filter_map(|origin| match origin {
-            Origin::Stage(index) => Some(index),
-            _ => None,
-        });
-        base.into_iter().chain(origins).collect()
+        base.into_iter().chain(self.taken(index).into_iter().map(|(index, _)| index)).collect()
     }
 
     /// Origins that could be understood; what is wrong with the others is said when the stage is dispatched (D6.7).
-    fn origins(&self, stage: &Stage) -> Vec<Origin> {
+    fn origins(&self, stage: &Stage) -> Vec<(Origin, Span)> {
         let mut origins = Vec::new();
         for StageInstruction { instruction, span, .. } in &stage.instructions {
             match &instruction.kind {
                 InstructionKind::Copy(copy) | InstructionKind::Add(copy) => {
                     if let Some(from) = copy.from.as_ref().filter(|from| !from.value.is_empty()) {
-                        origins.extend(self.origin(&from.value, true, &stage.platform, *span).ok());
+                        let origin = self.origin(&from.value, true, &stage.platform, *span).ok();
+                        origins.extend(origin.map(|origin| (origin, *span)));
                     }
                 }
                 InstructionKind::Run(run) => {
                     for mount in &run.mounts {
                         if let Some(from) = mount_origin(&mount.value) {
-                            origins.extend(self.origin(from, false, &stage.platform, *span).ok());
+                            let origin = self.origin(from, false, &stage.platform, *span).ok();
+                            origins.extend(origin.map(|origin| (origin, *span)));
                         }
                     }
                 }
@@ -272,7 +275,7 @@ impl Stages {
         origins
     }
 
-    /// D12.22, over all stages, needed or not.
+    /// D12.22, over all stages, needed or not. Only what COPY and mounts take counts: a base is always an earlier stage.
     fn reject_cycles(&self) -> Result<()> {
         #[derive(Clone, Copy, PartialEq)]
         enum Visit {
@@ -282,23 +285,26 @@ impl Stages {
         }
         let mut visits = vec![Visit::New; self.stages.len()];
         for start in 0..self.stages.len() {
-            // Each entry: a stage and its dependencies that are still to be visited.
-            let mut path = vec![(start, self.dependencies(start))];
             if visits[start] != Visit::New {
                 continue;
             }
+            // Each entry: a stage, and what it takes from other stages that are still to be visited.
+            let mut path = vec![(start, self.taken(start))];
             visits[start] = Visit::Open;
             while let Some((index, pending)) = path.last_mut() {
                 match pending.pop() {
-                    Some(next) if visits[next] == Visit::Open => {
-                        let stage = &self.stages[next];
+                    Some((next, span)) if visits[next] == Visit::Open => {
                         let message = format!("circular dependency detected on stage: {}", self.display_name(next));
-                        return Err(problem(ErrorRule::CircularDependency, message, stage.from_span));
+                        let around = path.iter().map(|(index, _)| *index).skip_while(|index| *index != next);
+                        let names: Vec<_> = around.chain([next]).map(|index| self.display_name(index)).collect();
+                        let mut error = problem(ErrorRule::CircularDependency, message, span);
+                        error.notes.push(format!("each takes files from the next: {}", names.join(", ")));
+                        return Err(error);
                     }
-                    Some(next) if visits[next] == Visit::New => {
+                    Some((next, _)) if visits[next] == Visit::New => {
                         visits[next] = Visit::Open;
-                        let dependencies = self.dependencies(next);
-                        path.push((next, dependencies));
+                        let taken = self.taken(next);
+                        path.push((next, taken));
                     }
                     Some(_) => {}
                     None => {
@@ -309,6 +315,16 @@ impl Stages {
             }
         }
         Ok(())
+    }
+
+    /// The stages from which COPY and mounts of a stage take, and where they say so.
+    fn taken(&self, index: usize) -> Vec<(usize, Span)> {
+        let origins = self.origins(&self.stages[index]).into_iter();
+        let stages = origins.filter_map(|(origin, span)| match origin {
+            Origin::Stage(index) => Some((index, span)),
+            _ => None,
+        });
+        stages.collect()
     }
 }
 
@@ -345,7 +361,11 @@ fn base(earlier: &[Stage], name: &str, platform: &Platform, word: &Word) -> Resu
         return Ok(Base::Scratch);
     }
     let reference = name.parse().map_err(|error| {
-        problem(ErrorRule::InvalidImageName, format!("failed to parse stage name {name:?}: {error}"), word.span)
+        problem(
+            ErrorRule::InvalidImageName,
+            format!("failed to parse stage name {name:?}: invalid reference format: {error}"),
+            word.span,
+        )
     })?;
     Ok(Base::Image(Box::new(Image { reference, platform: platform.clone(), span: word.span })))
 }

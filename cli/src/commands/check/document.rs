@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use parser::lint::Rule;
 use parser::{LineIndex, Span};
 use serde::Serialize;
-use solver::check::Report;
+use solver::check::{Report, violation};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -46,6 +46,7 @@ struct BuildError {
 /// A range for each line.
 #[derive(Serialize)]
 pub struct Location {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     ranges: Vec<Range>,
 }
 
@@ -73,6 +74,16 @@ pub fn base64(text: &str) -> String {
     BASE64.encode(text)
 }
 
+/// Why a build would fail. Warnings that are errors have no place of their own.
+fn build_error(report: &Report, index: &LineIndex) -> Option<BuildError> {
+    if let Some(error) = report.errors.first() {
+        return Some(BuildError { message: error.to_string(), location: Location::new(index, error.span) });
+    }
+    let is_violated = report.warnings_are_errors && !report.warnings.is_empty();
+    let location = Location { ranges: Vec::new() };
+    is_violated.then(|| BuildError { message: violation(&report.warnings), location })
+}
+
 pub fn json(definition: &Definition, report: &Report) -> Result<String> {
     let index = LineIndex::new(&definition.text);
     let warning = |warning: &'_ parser::Diagnostic| {
@@ -89,10 +100,7 @@ pub fn json(definition: &Definition, report: &Report) -> Result<String> {
     let document = Document {
         warnings: report.warnings.iter().map(warning).collect(),
         sources: [Source { filename: &definition.name, data: base64(&definition.text), language: "Dockerfile" }],
-        build_error: report
-            .errors
-            .first()
-            .map(|error| BuildError { message: error.to_string(), location: Location::new(&index, error.span) }),
+        build_error: build_error(report, &index),
     };
     Ok(serde_json::to_string_pretty(&document)? + "\n")
 }

@@ -42,11 +42,11 @@ pub fn as_buildx(definition: &Definition, report: &Report) -> String {
     for warning in &report.warnings {
         let name = warning.rule;
         let url = Rule::find(name).and_then(Rule::url).map(|url| format!(" - {url}")).unwrap_or_default();
-        let quoted = excerpt(&definition.text, &definition.name, warning.span);
+        let quoted = excerpt(&definition.text, &definition.name, warning.span, warning.focus);
         text.push_str(&format!("\nWARNING: {name}{url}\n{warning}\n{quoted}"));
     }
     for error in &report.errors {
-        let quoted = excerpt(&definition.text, &definition.name, error.focus);
+        let quoted = excerpt(&definition.text, &definition.name, error.span, error.focus);
         text.push_str(&format!("\nERROR: {error}\n{quoted}"));
     }
     text.push('\n');
