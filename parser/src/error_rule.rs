@@ -30,6 +30,8 @@ error_rules! {
     InvalidCheckOptions,
     /// A parser directive that stands twice, or has a wrong value.
     InvalidDirective,
+    /// `SOURCE_DATE_EPOCH` is no number of seconds.
+    InvalidEpoch,
     /// Quotes that do not close, or a wrong `${…}`.
     InvalidExpansion,
     /// A flag without its value, or with one that it does not take.

@@ -23,6 +23,8 @@ pub struct ImageOptions {
     pub compression: Compression,
     /// Docker's media types instead of OCI's.
     pub docker_types: bool,
+    /// The time of the image and of its new history entries, in seconds, instead of the times at which layers were made.
+    pub epoch: Option<i64>,
 }
 
 /// An image in the store.
@@ -66,7 +68,7 @@ fn build(
     let layers = layers?;
     config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
     let times: Vec<Option<i64>> = layers.iter().map(|layer| layer.created).collect();
-    fill_history(&mut config, base_history, &times);
+    fill_history(&mut config, base_history, &times, options.epoch);
     let descriptors: Vec<_> = layers.iter().map(|layer| &layer.descriptor).collect();
     write_documents(snapshots.store(), &config, &descriptors, options.docker_types)
 }
@@ -113,7 +115,7 @@ pub fn import(store: &Store, tar: impl std::io::Read + Send, mut config: ImageCo
     let (digest, _) = blob.commit(Some((diff_id, size)))?;
     check_tar(store, &digest)?;
     config.rootfs.diff_ids = vec![DiffId(diff_id)];
-    fill_history(&mut config, 0, &[None]);
+    fill_history(&mut config, 0, &[None], None);
     let layer = Descriptor::new(Compression::None.media_type(false), size, digest.to_spec());
     write_documents(store, &config, &[&layer], false)
 }
@@ -209,13 +211,22 @@ fn family(media_type: &str, docker: bool) -> MediaType {
 }
 
 /// D16.9, D16.10, R4.7.5 to R4.7.8: entries of layers take their layer's time, the others that of the next or the last layer entry.
-fn fill_history(config: &mut ImageConfig, base_history: usize, times: &[Option<i64>]) {
+/// With an epoch all that has no time yet takes that.
+fn fill_history(config: &mut ImageConfig, base_history: usize, times: &[Option<i64>], epoch: Option<i64>) {
     let described = config.history.iter().filter(|entry| !entry.empty_layer).count();
     for _ in described..times.len() {
         // Bases without a history: their layers come first.
         let position = base_history.min(config.history.len());
         let comment = Some("buildkit.exporter.image.v0".to_owned());
         config.history.insert(position, History { comment, ..Default::default() });
+    }
+    if let Some(seconds) = epoch {
+        let epoch = rfc3339(seconds.saturating_mul(1_000_000_000));
+        for entry in &mut config.history {
+            entry.created.get_or_insert_with(|| epoch.clone());
+        }
+        config.created = Some(epoch);
+        return;
     }
     let mut layers = times.iter();
     let mut undated = Vec::new();
@@ -263,17 +274,29 @@ mod tests {
         let history =
             vec![entry(false, Some("2020-01-01T00:00:00Z")), entry(true, None), entry(false, None), entry(true, None)];
         let mut config = ImageConfig { history, ..Default::default() };
-        fill_history(&mut config, 1, &[None, Some(1_600_000_000_000_000_000)]);
+        fill_history(&mut config, 1, &[None, Some(1_600_000_000_000_000_000)], None);
         let times: Vec<_> = config.history.iter().map(|entry| entry.created.clone().unwrap()).collect();
         let layer = "2020-09-13T12:26:40Z";
         assert_eq!(times, ["2020-01-01T00:00:00Z", layer, layer, layer]);
         assert_eq!(config.created.as_deref(), Some(layer));
     }
 
+    /// D13.15.
+    #[test]
+    fn an_epoch_dates_what_is_new() {
+        let history = vec![entry(false, Some("2020-01-01T00:00:00Z")), entry(true, None), entry(false, None)];
+        let mut config = ImageConfig { history, ..Default::default() };
+        fill_history(&mut config, 1, &[None, Some(1_600_000_000_000_000_000)], Some(86_400));
+        let times: Vec<_> = config.history.iter().map(|entry| entry.created.clone().unwrap()).collect();
+        let epoch = "1970-01-02T00:00:00Z";
+        assert_eq!(times, ["2020-01-01T00:00:00Z", epoch, epoch]);
+        assert_eq!(config.created.as_deref(), Some(epoch));
+    }
+
     #[test]
     fn layers_without_history_get_entries() {
         let mut config = ImageConfig { history: vec![entry(false, None)], ..Default::default() };
-        fill_history(&mut config, 0, &[None, Some(0)]);
+        fill_history(&mut config, 0, &[None, Some(0)], None);
         assert_eq!(config.history.iter().filter(|entry| !entry.empty_layer).count(), 2, "D16.10");
         assert!(config.history.iter().all(|entry| entry.created.is_some()));
     }

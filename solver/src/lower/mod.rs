@@ -110,6 +110,8 @@ pub struct Plan {
     pub base_history: usize,
     /// What the build can be given.
     pub outline: Outline,
+    /// `SOURCE_DATE_EPOCH`, in seconds: the time of the image and of its new history entries (D13.15).
+    pub epoch: Option<i64>,
 }
 
 /// What lowering gives, with and without a plan.
@@ -216,10 +218,28 @@ impl<'a> Lowering<'a> {
         let mut stages = Stages::new(dockerfile, self)?;
         self.resolve_bases(&mut stages, resolver).await?;
         let mut plan = self.dispatch(&stages);
+        plan.epoch = self.epoch(&stages)?;
         let target = &dockerfile.stages[stages.target()].from;
         plan.outline.name = target.name.as_ref().map(|name| name.value.clone());
         plan.outline.description = target.description().map(str::to_owned);
         Ok(plan)
+    }
+
+    /// D13.15: the build arg, else the global ARG.
+    fn epoch(&self, stages: &Stages) -> Result<Option<i64>> {
+        const NAME: &str = "SOURCE_DATE_EPOCH";
+        let given = self.options.build_args.get(NAME).map(String::as_str);
+        let text = given.or_else(|| self.globals.environment.get(NAME)).unwrap_or_default();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        if let Ok(seconds) = text.parse() {
+            return Ok(Some(seconds));
+        }
+        if text == "context" || stages.has_name(text) {
+            return self.unsupported("the time of a source as SOURCE_DATE_EPOCH", Span::default()).map(|()| None);
+        }
+        Err(problem(ErrorRule::InvalidEpoch, format!("invalid SOURCE_DATE_EPOCH: {text}"), Span::default()))
     }
 
     /// Resolves the images of all needed stages, at the same time. Triggers of an image (ONBUILD) can make further stages
@@ -288,7 +308,7 @@ impl<'a> Lowering<'a> {
         }
         let outline = Outline::of(stages.all_dependencies(stages.target()).map(|index| &self.parameters[index]));
         let graph = std::mem::take(&mut self.graph);
-        Plan { graph, result: state.files, config, base_history: state.base_history, outline }
+        Plan { graph, result: state.files, config, base_history: state.base_history, outline, epoch: None }
     }
 
     /// The files of an image.

@@ -205,6 +205,10 @@ impl Stages {
         Ok(Origin::Image(Box::new(Image { reference, platform: platform.clone(), span })))
     }
 
+    pub fn has_name(&self, name: &str) -> bool {
+        self.stages.iter().any(|stage| stage.name.as_deref() == Some(name))
+    }
+
     /// `name`, or `stage-N` (D12.15).
     pub fn display_name(&self, index: usize) -> String {
         self.stages[index].name.clone().unwrap_or_else(|| format!("stage-{index}"))

@@ -22,6 +22,7 @@ pub struct Exporter<'a> {
     pub stack: &'a Stack,
     pub config: &'a oci::ImageConfig,
     pub base_history: usize,
+    pub epoch: Option<i64>,
     pub events: &'a EventSink,
 }
 
@@ -95,7 +96,7 @@ impl Exporter<'_> {
     async fn image(&self, format: ImageFormat, default: Compression, task: &solver::event::Task) -> Result<BuiltImage> {
         task.status("exporting layers", 0, 0, false);
         let compression = format.compression.unwrap_or(default);
-        let options = ImageOptions { compression, docker_types: format.docker_types };
+        let options = ImageOptions { compression, docker_types: format.docker_types, epoch: self.epoch };
         let (snapshots, images) = (&self.app.snapshots, self.images);
         let image =
             image::complete(snapshots, images, self.stack, self.config, self.base_history, options, task).await?;

@@ -108,7 +108,7 @@ async fn build(
     if lowered.warnings_are_errors && !lowered.warnings.is_empty() {
         return Err(CliError::build(check::violation(&lowered.warnings)));
     }
-    let Plan { graph, result, config, base_history, .. } = plan;
+    let Plan { graph, result, config, base_history, epoch, .. } = plan;
     let contexts = BTreeMap::from([("context".to_owned(), context)]);
     let worker = Arc::new(LocalWorker::new(
         app.snapshots.clone(),
@@ -126,7 +126,7 @@ async fn build(
         return Err(CliError::Failed("the build has no files as its result".into()));
     };
     let mut built = None;
-    let exporter = Exporter { app, images, stack: &stack, config: &config, base_history, events };
+    let exporter = Exporter { app, images, stack: &stack, config: &config, base_history, epoch, events };
     for output in &request.outputs {
         built = exporter.export(output).await?.or(built);
     }
