@@ -31,6 +31,7 @@ test: check unit e2e fuzz
 
 check:
 	cargo fmt --all --check
+	cargo fmt --manifest-path parser/fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	scripts/deny
 

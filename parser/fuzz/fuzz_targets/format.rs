@@ -20,7 +20,6 @@ fuzz_target!(|source: &str| {
 /// Quotes in flags may change which here-documents the line has, which a tree cannot say.
 fn has_quoted_flags_and_markers(tree: &Dockerfile) -> bool {
     let mut instructions = tree.stages.iter().flat_map(|stage| &stage.instructions);
-    instructions.any(|line| {
-        line.text.contains("<<") && line.text.contains("--") && line.text.contains(['\'', '"', '\\', '`'])
-    })
+    instructions
+        .any(|line| line.text.contains("<<") && line.text.contains("--") && line.text.contains(['\'', '"', '\\', '`']))
 }
