@@ -53,6 +53,6 @@ pub use heredoc::Heredoc;
 pub use ignore::{IgnoreFile, PatternMatcher};
 pub use instruction::run::RunForm;
 pub use mount::Mount;
-pub use parse::{parse, parse_bytes, parse_trigger};
+pub use parse::{parse, parse_bytes, parse_partly, parse_trigger};
 pub use print::print;
 pub use span::{LineIndex, Span, Spanned};

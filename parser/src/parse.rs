@@ -13,15 +13,22 @@ use crate::{directive, lint};
 /// Parses a Dockerfile. All instructions of all stages are looked at, whatever will be built (D6.7). Of several errors the
 /// first is the one that BuildKit reports.
 pub fn parse(source: &str) -> Result<Dockerfile, Vec<Diagnostic>> {
+    match parse_partly(source) {
+        (Some(file), errors) if errors.is_empty() => Ok(file),
+        (_, errors) => Err(errors),
+    }
+}
+
+/// As [`parse`], but with errors gives what is right too, so that more can be said about it. `None` where something is missing on
+/// which the rest depends: a FROM, a variable, the lines behind a here-document without an end.
+pub fn parse_partly(source: &str) -> (Option<Dockerfile>, Vec<Diagnostic>) {
     if source.is_empty() {
-        return Err(vec![Diagnostic::error(
-            ErrorRule::EmptyDockerfile,
-            "the Dockerfile cannot be empty",
-            Span::default(),
-        )]);
+        let message = "the Dockerfile cannot be empty";
+        return (None, vec![Diagnostic::error(ErrorRule::EmptyDockerfile, message, Span::default())]);
     }
     let reading = line::read(source);
     let index = LineIndex::new(source);
+    let mut is_usable = reading.errors.is_empty();
     let mut errors = reading.errors;
     let mut instruction_errors = Vec::new();
     let mut stage_errors = Vec::new();
@@ -49,6 +56,7 @@ pub fn parse(source: &str) -> Result<Dockerfile, Vec<Diagnostic>> {
                 None => {
                     let message = "no build stage in current context";
                     let error = Diagnostic::error(ErrorRule::InstructionBeforeFrom, message, line.text_span());
+                    is_usable = false;
                     instruction_errors.push(error.with_note("only ARG may stand before the first FROM"));
                     in_stage = true; // said once is enough
                 }
@@ -56,6 +64,7 @@ pub fn parse(source: &str) -> Result<Dockerfile, Vec<Diagnostic>> {
             Err(fault) => {
                 // A broken FROM opens its stage nevertheless, or everything behind it would be wrong too.
                 in_stage |= instruction_word(line).eq_ignore_ascii_case("FROM");
+                is_usable &= !declares(line);
                 // The place is the instruction, the focus the word that is wrong.
                 match fault.at(line.span) {
                     Fault::Line(error) => errors.push(error),
@@ -75,11 +84,17 @@ pub fn parse(source: &str) -> Result<Dockerfile, Vec<Diagnostic>> {
         let end = Span::new(source.len(), source.len());
         errors.push(Diagnostic::error(ErrorRule::NoStages, "dockerfile contains no stages to build", end));
     }
-    if !errors.is_empty() {
-        return Err(errors);
+    if file.stages.is_empty() || !is_usable {
+        return (None, errors);
     }
     file.warnings = lint::check(source, &file, &reading.lines);
-    Ok(file)
+    (Some(file), errors)
+}
+
+/// Whether later instructions may depend on what the line declares. A misspelt word may mean anything.
+fn declares(line: &LogicalLine) -> bool {
+    let word = instruction_word(line).to_uppercase();
+    !instruction::NAMES.contains(&word.as_str()) || matches!(word.as_str(), "FROM" | "ARG" | "ENV")
 }
 
 /// As [`parse`], for a file of unknown encoding (D1.1): bytes that are not UTF-8 are replaced. Gives the text too, to which the

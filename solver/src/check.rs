@@ -18,13 +18,12 @@ pub struct Report {
 
 /// Checks a Dockerfile: all stages, or those that `options.target` needs (D12.23).
 pub async fn check<R: ImageResolver>(source: &str, options: &LowerOptions, resolver: &R) -> Report {
-    let dockerfile = match parser::parse(source) {
-        Ok(dockerfile) => dockerfile,
-        Err(errors) => return Report { errors, ..Report::default() },
-    };
+    let (dockerfile, mut errors) = parser::parse_partly(source);
+    let Some(dockerfile) = dockerfile else { return Report { errors, ..Report::default() } };
     let options = LowerOptions { purpose: Purpose::Check, ..options.clone() };
     let Lowered { plan, warnings, warnings_are_errors, unresolved } = lower(&dockerfile, &options, resolver).await;
-    Report { warnings, errors: plan.err().unwrap_or_default(), warnings_are_errors, unresolved }
+    errors.extend(plan.err().unwrap_or_default());
+    Report { warnings, errors, warnings_are_errors, unresolved }
 }
 
 /// The error of a build whose warnings are errors (D21.2).

@@ -295,6 +295,22 @@ async fn independent_errors_are_reported_together() {
     );
 }
 
+/// What is wrong with the lines comes first, but is not all that is said.
+#[tokio::test]
+async fn errors_of_lines_do_not_hide_those_of_stages() {
+    let rules = async |source: &str| {
+        let report = report(source).await;
+        let rule = |finding: &parser::Diagnostic| finding.rule;
+        (report.errors.iter().map(rule).collect::<Vec<_>>(), report.warnings.iter().map(rule).collect::<Vec<_>>())
+    };
+    let source = "FROM plain AS A\nRUN --mont=x y\nSTOPSIGNAL nope\nCOPY $V /";
+    let expected = (vec!["UnknownFlag", "InvalidSignal"], vec!["StageNameCasing", "UndefinedVar"]);
+    assert_eq!(rules(source).await, expected);
+    // The variable may have been meant here.
+    let source = "FROM plain\nENV V 1=2 \"\nAGR V\nCOPY $V /";
+    assert_eq!(rules(source).await, (vec!["UnknownInstruction"], vec![]));
+}
+
 #[tokio::test]
 async fn what_cannot_be_asked_about_is_no_error() {
     let report =
