@@ -1,6 +1,6 @@
 //! The Dockerfile that a command is about, and how its errors quote it.
 
-use crate::error::{CliError, Result};
+use crate::error::{CliError, Fault, Result};
 use executor::source::local::{self, LocalSource};
 use oci::Platform;
 use parser::diagnostic::excerpt;
@@ -8,6 +8,9 @@ use parser::{Diagnostic, IgnoreFile, Span};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+
+/// Beyond the first one. More than one reads at a time; files with more of them are usually no Dockerfiles.
+const MAX_ERRORS: usize = 19;
 
 /// A Dockerfile's text, and what messages call it.
 pub struct Definition {
@@ -29,7 +32,8 @@ impl Definition {
                 Some(_) => "",
                 None => ": put a Dockerfile into the context, or name one with -f",
             };
-            CliError::build(format!("{error}{hint}"))
+            let message = format!("{error}{hint}");
+            CliError::Dockerfile(Fault { message, ..Fault::default() })
         })?;
         Ok(Definition::new(found.path, &found.data))
     }
@@ -42,38 +46,34 @@ impl Definition {
     /// What the context leaves out.
     pub fn ignore(&self, context: &Path) -> Result<Option<IgnoreFile>> {
         let source = LocalSource::open(context, "context", Some(&self.path));
-        Ok(source.map_err(|error| CliError::build(error.to_string()))?.ignore)
+        Ok(source?.ignore)
     }
 
     pub fn error(&self, span: Option<Span>, message: String) -> CliError {
         let excerpt = span.map(|span| excerpt(&self.text, &self.name, span, span)).unwrap_or_default();
-        CliError::Build { excerpt, rule: None, message, notes: Vec::new() }
+        CliError::Dockerfile(Fault { excerpt, message, ..Fault::default() })
     }
 
-    /// All errors are shown. The first one, which is what BuildKit would say, comes last, where one looks.
+    /// All errors, up to a number that can be read. The first one, which is what BuildKit would say, comes last, where one looks.
     pub fn errors(&self, errors: &[Diagnostic]) -> CliError {
         let Some((first, others)) = errors.split_first() else {
             return CliError::Failed("the Dockerfile could not be parsed".into());
         };
-        let quoted = |error: &Diagnostic| excerpt(&self.text, &self.name, error.span, error.focus);
+        let fault = |error: &Diagnostic| Fault {
+            excerpt: excerpt(&self.text, &self.name, error.span, error.focus),
+            rule: Some(error.rule),
+            message: error.to_string(),
+            notes: error.notes.clone(),
+        };
         let mut text = String::new();
-        for error in others {
-            let error = CliError::Build {
-                excerpt: quoted(error),
-                rule: Some(error.rule),
-                message: error.to_string(),
-                notes: error.notes.clone(),
-            };
-            text.push_str(&error.to_string());
-            text.push('\n');
+        for error in others.iter().take(MAX_ERRORS) {
+            text.push_str(&format!("{}\n", CliError::Dockerfile(fault(error))));
         }
-        text.push_str(&quoted(first));
-        CliError::Build {
-            excerpt: text,
-            rule: Some(first.rule),
-            message: first.to_string(),
-            notes: first.notes.clone(),
+        if let Some(more) = others.len().checked_sub(MAX_ERRORS).filter(|more| *more > 0) {
+            text.push_str(&format!("... and {more} more errors\n"));
         }
+        let fault = fault(first);
+        CliError::Dockerfile(Fault { excerpt: text + &fault.excerpt, ..fault })
     }
 }
 

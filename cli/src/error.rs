@@ -12,27 +12,48 @@ pub enum CliError {
     Usage(String),
     /// Something went wrong: exit code 1.
     Failed(String),
-    /// A build failed.
-    Build {
-        /// What is quoted of the Dockerfile, whole lines.
-        excerpt: String,
-        /// The name of the rule that was broken.
-        rule: Option<&'static str>,
-        message: String,
-        notes: Vec<String>,
-    },
+    /// Something is wrong with the Dockerfile.
+    Dockerfile(Fault),
+    /// A build failed: said as BuildKit says it.
+    Build(Fault),
+}
+
+/// What went wrong, and where in the Dockerfile.
+#[derive(Debug, Default)]
+pub struct Fault {
+    /// What is quoted of the Dockerfile, whole lines.
+    pub excerpt: String,
+    /// The name of the rule that was broken.
+    pub rule: Option<&'static str>,
+    pub message: String,
+    pub notes: Vec<String>,
 }
 
 impl CliError {
     /// A build that failed for a reason outside of the Dockerfile.
     pub fn build(message: String) -> CliError {
-        CliError::Build { excerpt: String::new(), rule: None, message, notes: Vec::new() }
+        CliError::Build(Fault { message, ..Fault::default() })
+    }
+
+    /// Of a command that builds.
+    pub fn of_build(self) -> CliError {
+        match self {
+            CliError::Dockerfile(fault) => CliError::Build(fault),
+            other => other,
+        }
+    }
+
+    pub fn message(&self) -> &str {
+        match self {
+            CliError::Usage(message) | CliError::Failed(message) => message,
+            CliError::Dockerfile(fault) | CliError::Build(fault) => &fault.message,
+        }
     }
 
     pub fn exit_code(&self) -> u8 {
         match self {
             CliError::Usage(_) => USAGE,
-            CliError::Failed(_) | CliError::Build { .. } => 1,
+            CliError::Failed(_) | CliError::Dockerfile(_) | CliError::Build(_) => 1,
         }
     }
 
@@ -47,12 +68,17 @@ impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CliError::Usage(message) | CliError::Failed(message) => write!(f, "error: {message}"),
-            CliError::Build { excerpt, rule, message, notes } => {
-                let rule = rule.map(|rule| format!("[{rule}]")).unwrap_or_default();
-                write!(f, "{excerpt}error{rule}: failed to solve: {message}")?;
-                notes.iter().try_for_each(|note| write!(f, "\nnote: {note}"))
-            }
+            CliError::Dockerfile(fault) => fault.write(f, ""),
+            CliError::Build(fault) => fault.write(f, "failed to solve: "),
         }
+    }
+}
+
+impl Fault {
+    fn write(&self, f: &mut fmt::Formatter<'_>, what: &str) -> fmt::Result {
+        let rule = self.rule.map(|rule| format!("[{rule}]")).unwrap_or_default();
+        write!(f, "{}error{rule}: {what}{}", self.excerpt, self.message)?;
+        self.notes.iter().try_for_each(|note| write!(f, "\nnote: {note}"))
     }
 }
 

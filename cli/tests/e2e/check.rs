@@ -63,7 +63,8 @@ fn errors_fail_the_check_and_are_told_together() {
     let message = "dockerfile parse error on line 2: unknown flag: --mont (did you mean mount?)";
     assert_eq!(document["buildError"]["message"], message);
     assert_eq!(document["buildError"]["location"], json!({"ranges": [{"start": {"line": 2}, "end": {"line": 2}}]}));
-    harness.rbuild(&["build", path]).fails(1).says("error[UnknownInstruction]").says(message);
+    let outcome = harness.rbuild(&["build", path]).fails(1).says("error[UnknownInstruction]");
+    outcome.says(&format!("error[UnknownFlag]: failed to solve: {message}"));
 }
 
 /// D21.2.
@@ -146,4 +147,15 @@ fn a_closed_standard_output_is_no_panic() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+/// A file that is no Dockerfile has an error on every line.
+#[test]
+fn errors_are_shown_up_to_a_number() {
+    let harness = Harness::empty();
+    let context = harness.context("wrong", &"nonsense\n".repeat(100));
+    let outcome = harness.rbuild(&["outline", context.to_str().unwrap()]).fails(1);
+    let outcome =
+        outcome.says("... and 80 more errors\n").says("error[UnknownInstruction]: dockerfile parse error on line 1");
+    assert_eq!(outcome.stderr.matches("error[UnknownInstruction]").count(), 20);
 }

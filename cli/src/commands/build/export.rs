@@ -40,9 +40,7 @@ impl Exporter<'_> {
         let exported = self.export_with(output, &task).await;
         match &exported {
             Ok(_) => task.done(),
-            Err(CliError::Usage(message) | CliError::Failed(message) | CliError::Build { message, .. }) => {
-                task.failed(message);
-            }
+            Err(error) => task.failed(error.message()),
         }
         exported
     }

@@ -56,7 +56,7 @@ pub fn run(args: BuildArgs, app: &App) -> Result<ExitCode> {
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     display.finish();
     app.store.empty_trash();
-    match result? {
+    match result.map_err(CliError::of_build)? {
         Ok(built) => {
             export::report(&args, built.as_ref())?;
             Ok(ExitCode::SUCCESS)
