@@ -35,7 +35,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             args.reject_unsupported()?;
             match args.call()? {
                 Some(call) => call::run(call, &args, root),
-                None => build::run(*args, &app()?),
+                None => build::run(*args, &app()?, cli.debug),
             }
         }
         Command::Check(args) => check::run(&args, root),

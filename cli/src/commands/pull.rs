@@ -30,7 +30,7 @@ pub fn run(args: &PullArgs, app: &App) -> Result<ExitCode> {
     let images = app.images(true)?;
     let runtime = app.runtime()?;
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
-    let display = Display::start(if args.quiet { Mode::Quiet } else { Mode::parse("auto")? }, receiver);
+    let display = Display::start(if args.quiet { Mode::Quiet } else { Mode::parse("auto")? }, false, receiver);
     let events = EventSink::new(sender);
     let task = events.start(format!("pulling {reference}"));
     let pulled = runtime.block_on(images.pull(&reference, &platform, task.digest(), &events));

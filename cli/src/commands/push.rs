@@ -22,7 +22,7 @@ pub fn run(args: &PushArgs, app: &App) -> Result<ExitCode> {
     let client = app.client()?;
     let runtime = app.runtime()?;
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
-    let display = Display::start(if args.quiet { Mode::Quiet } else { Mode::parse("auto")? }, receiver);
+    let display = Display::start(if args.quiet { Mode::Quiet } else { Mode::parse("auto")? }, false, receiver);
     let events = EventSink::new(sender);
     let task = events.start(format!("pushing {reference}"));
     let pushed = runtime.block_on(async {

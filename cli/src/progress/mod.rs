@@ -45,10 +45,11 @@ impl Mode {
 pub struct Display(JoinHandle<()>);
 
 impl Display {
-    pub fn start(mode: Mode, events: UnboundedReceiver<Event>) -> Display {
+    /// With `expand_warnings` they are told with their lines.
+    pub fn start(mode: Mode, expand_warnings: bool, events: UnboundedReceiver<Event>) -> Display {
         Display(std::thread::spawn(move || match mode {
-            Mode::Plain => plain::show(events, std::io::stderr().lock()),
-            Mode::Tty => tty::show(events),
+            Mode::Plain => plain::show(events, std::io::stderr().lock(), expand_warnings),
+            Mode::Tty => tty::show(events, expand_warnings),
             Mode::RawJson => rawjson::show(events, std::io::stderr().lock()),
             Mode::Quiet => quiet(events),
         }))

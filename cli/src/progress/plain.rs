@@ -12,7 +12,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 /// Another vertex that has something to say takes over from one that is silent for so long.
 const SILENCE: Duration = Duration::from_secs(5);
 
-pub fn show(mut events: UnboundedReceiver<Event>, out: impl Write) {
+pub fn show(mut events: UnboundedReceiver<Event>, out: impl Write, expand_warnings: bool) {
     let mut plain = Plain::new(out);
     // A closed standard error must not fail the build: the rest is read and dropped.
     let mut is_open = true;
@@ -22,7 +22,7 @@ pub fn show(mut events: UnboundedReceiver<Event>, out: impl Write) {
         }
     }
     if is_open {
-        let _ = plain.finish();
+        let _ = plain.finish(expand_warnings);
     }
 }
 
@@ -160,9 +160,9 @@ impl<W: Write> Plain<W> {
         }
     }
 
-    fn finish(&mut self) -> io::Result<()> {
+    fn finish(&mut self, expand_warnings: bool) -> io::Result<()> {
         self.state.write_failures(&mut self.out)?;
-        self.state.write_warnings(&mut self.out)?;
+        self.state.write_warnings(&mut self.out, expand_warnings)?;
         self.out.flush()
     }
 }
@@ -215,7 +215,7 @@ mod tests {
         for event in events {
             plain.event(event).unwrap();
         }
-        plain.finish().unwrap();
+        plain.finish(false).unwrap();
         String::from_utf8(out).unwrap()
     }
 

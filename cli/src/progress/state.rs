@@ -1,6 +1,8 @@
 //! What is known of a build's vertices, folded from events. Knows no terminal.
 
-use solver::event::{Event, LogEvent, StatusEvent, Stream, VertexEvent};
+use parser::Span;
+use parser::diagnostic::excerpt;
+use solver::event::{Event, LogEvent, StatusEvent, Stream, VertexEvent, WarningEvent};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
@@ -15,7 +17,7 @@ pub struct State {
     /// In the order of their first event.
     pub vertices: Vec<Vertex>,
     positions: HashMap<String, usize>,
-    pub warnings: Vec<String>,
+    warnings: Vec<WarningEvent>,
 }
 
 #[derive(Default)]
@@ -50,7 +52,7 @@ impl State {
             Event::Status(event) => self.status(event),
             Event::Log(event) => self.log(event),
             Event::Warning(event) => {
-                self.warnings.push(event.short);
+                self.warnings.push(event);
                 Change::None
             }
         }
@@ -119,14 +121,22 @@ impl State {
         lines
     }
 
-    /// All warnings, which have waited for the end, where they are not lost among other lines.
-    pub fn write_warnings(&self, out: &mut impl Write) -> io::Result<()> {
+    /// All warnings, which have waited for the end, where they are not lost among other lines. Expanded, with what the rule says and the
+    /// lines.
+    pub fn write_warnings(&self, out: &mut impl Write, expanded: bool) -> io::Result<()> {
+        let hint = if expanded { "" } else { " (rbuild check shows the lines)" };
         match self.warnings.len() {
             0 => return Ok(()),
-            1 => writeln!(out, "1 warning found (rbuild check shows the lines):")?,
-            count => writeln!(out, "{count} warnings found (rbuild check shows the lines):")?,
+            1 => writeln!(out, "1 warning found{hint}:")?,
+            count => writeln!(out, "{count} warnings found{hint}:")?,
         }
-        self.warnings.iter().try_for_each(|warning| writeln!(out, " - {warning}"))
+        for warning in &self.warnings {
+            writeln!(out, " - {}", warning.short)?;
+            if expanded {
+                write_details(warning, out)?;
+            }
+        }
+        Ok(())
     }
 
     /// The last lines of what failed, between rules (X5.29).
@@ -145,6 +155,19 @@ impl State {
         }
         Ok(())
     }
+}
+
+fn write_details(warning: &WarningEvent, out: &mut impl Write) -> io::Result<()> {
+    warning.detail.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+    if !warning.url.is_empty() {
+        writeln!(out, "More info: {}", warning.url)?;
+    }
+    if let (Some(source), Some((first, last))) = (&warning.source, warning.lines) {
+        let offset = |lines| source.text.split_inclusive('\n').take(lines).map(str::len).sum();
+        let span = Span::new(offset(first.saturating_sub(1)), offset(last));
+        write!(out, "{}", excerpt(&source.text, &source.name, span, span))?;
+    }
+    writeln!(out)
 }
 
 impl Vertex {

@@ -12,7 +12,7 @@ const REFRESH: Duration = Duration::from_millis(100);
 /// Lines of output shown below a running vertex.
 const LOG_LINES: usize = 6;
 
-pub fn show(mut events: UnboundedReceiver<Event>) {
+pub fn show(mut events: UnboundedReceiver<Event>, expand_warnings: bool) {
     let mut state = State::default();
     let started = Instant::now();
     let mut drawn = 0;
@@ -42,7 +42,7 @@ pub fn show(mut events: UnboundedReceiver<Event>) {
     }
     if is_open {
         let _ = state.write_failures(&mut io::stderr().lock());
-        let _ = state.write_warnings(&mut io::stderr().lock());
+        let _ = state.write_warnings(&mut io::stderr().lock(), expand_warnings);
     }
 }
 

@@ -23,7 +23,7 @@ use parser::lint::Rule;
 use parser::{Diagnostic, LineIndex};
 use request::Request;
 use solver::check;
-use solver::event::{Event, EventSink, SourceFile, WarningEvent};
+use solver::event::{Event, EventSink, SourceFile, VertexDigest, WarningEvent};
 use solver::lower::{self, ImageResolver, LowerOptions, Plan, ResolvedImage};
 use solver::schedule::{ScheduleOptions, solve};
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
-pub fn run(args: BuildArgs, app: &App) -> Result<ExitCode> {
+pub fn run(args: BuildArgs, app: &App, debug: bool) -> Result<ExitCode> {
     let request = request::request(&args, app)?;
     if let Some(path) = &args.iidfile {
         // An old id must not be taken for the one of a build that failed (R5.11.1).
@@ -41,7 +41,7 @@ pub fn run(args: BuildArgs, app: &App) -> Result<ExitCode> {
     let images = app.images(args.pull)?;
     let runtime = app.runtime()?;
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
-    let display = Display::start(request.mode, receiver);
+    let display = Display::start(request.mode, debug, receiver);
     let events = EventSink::new(sender);
     let result = runtime.block_on(async {
         let build = build(&args, &request, app, &images, &events);
@@ -98,12 +98,12 @@ async fn build(
     images: &Images,
     events: &EventSink,
 ) -> Result<std::result::Result<Option<BuiltImage>, Cancelled>> {
-    let (definition, context) = load_definition(request, app, events)?;
+    let (definition, vertex, context) = load_definition(request, app, events)?;
     let dockerfile = parser::parse(&definition.text).map_err(|errors| definition.errors(&errors))?;
     let resolver = NotedResolver { images, events };
     let options = LowerOptions { ignore: context.source.ignore.clone(), ..request.lower.clone() };
     let lowered = lower::lower(&dockerfile, &options, &resolver).await;
-    warn(&lowered.warnings, &definition, events);
+    warn(&lowered.warnings, &definition, &vertex, events);
     let plan = lowered.plan.map_err(|errors| definition.errors(&errors))?;
     if lowered.warnings_are_errors && !lowered.warnings.is_empty() {
         return Err(CliError::build(check::violation(&lowered.warnings)));
@@ -134,7 +134,7 @@ async fn build(
 }
 
 /// What is wrong with the Dockerfile and does not stop the build.
-fn warn(warnings: &[Diagnostic], definition: &Definition, events: &EventSink) {
+fn warn(warnings: &[Diagnostic], definition: &Definition, vertex: &VertexDigest, events: &EventSink) {
     let index = LineIndex::new(&definition.text);
     let source = Arc::new(SourceFile { name: definition.name.clone(), text: definition.text.clone() });
     for warning in warnings {
@@ -142,7 +142,7 @@ fn warn(warnings: &[Diagnostic], definition: &Definition, events: &EventSink) {
         let name = warning.rule;
         let rule = Rule::find(name);
         events.send(Event::Warning(WarningEvent {
-            vertex: String::new(),
+            vertex: vertex.clone(),
             level: 1,
             short: format!("{name}: {warning} (line {})", lines.0),
             detail: rule.map(|rule| rule.description.to_owned()).into_iter().collect(),
@@ -153,10 +153,15 @@ fn warn(warnings: &[Diagnostic], definition: &Definition, events: &EventSink) {
     }
 }
 
-/// Dockerfile and context (D19, D20).
-fn load_definition(request: &Request, app: &App, events: &EventSink) -> Result<(Definition, Arc<Context>)> {
+/// Dockerfile, the vertex that stands for its loading, and context (D19, D20).
+fn load_definition(
+    request: &Request,
+    app: &App,
+    events: &EventSink,
+) -> Result<(Definition, VertexDigest, Arc<Context>)> {
     let shown = request.file.as_deref().unwrap_or(Path::new("Dockerfile")).to_string_lossy();
     let task = events.start(format!("[internal] load build definition from {shown}"));
+    let vertex = task.digest().clone();
     let definition = Definition::load(&request.context, request.file.as_deref())?;
     task.done();
     let task = events.start("[internal] load .dockerignore");
@@ -167,7 +172,7 @@ fn load_definition(request: &Request, app: &App, events: &EventSink) -> Result<(
     let key = blake3_hex(directory.as_os_str().as_encoded_bytes());
     let digests_path = app.store.root().join(format!("digests-{key}"));
     let digests = StatCache::load(&digests_path);
-    Ok((definition, Arc::new(Context { source: local, digests, digests_path })))
+    Ok((definition, vertex, Arc::new(Context { source: local, digests, digests_path })))
 }
 
 fn blake3_hex(bytes: &[u8]) -> String {
