@@ -10,6 +10,7 @@ use oci::registry::{Client, ClientConfig, Credentials};
 use oci::{Platform, Reference, RegistriesConf};
 use solver::lower::{ImageResolver, ResolvedImage};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// An opened rbuild. Made while the process has one thread.
 pub struct App {
@@ -56,38 +57,65 @@ impl App {
     }
 }
 
+/// How long a command that runs nothing waits for what is known of a base image: a registry that never answers must not hold up a check.
+const BASE_IMAGE_PATIENCE: Duration = Duration::from_secs(20);
+
 /// Base images for commands that run nothing: no sandbox is entered, so that they work on any kernel.
 pub struct BaseImages {
-    images: Images,
+    /// `None`: what a registry answers can be kept nowhere.
+    images: Option<Images>,
     /// Stands in for a store that cannot be opened; removed at the end.
     _temporary: Option<tempfile::TempDir>,
 }
 
 impl BaseImages {
     pub fn open(root: Option<PathBuf>, pull: bool) -> Result<BaseImages> {
-        let root = store_root(root, &Config::load()?, rustix::process::geteuid().is_root())?;
-        let (store, temporary) = match Store::open(&root) {
-            Ok(store) => (store, None),
-            Err(_) => {
-                let directory = tempfile::tempdir()?;
-                (Store::open(&directory.path().join("store"))?, Some(directory))
+        let (config, client) = (Config::load()?, client()?);
+        let root = store_root(root, &config, rustix::process::geteuid().is_root());
+        let store = root.and_then(|root| Ok((Store::open(&root)?, None)));
+        let store = store.or_else(|_| {
+            let directory = tempfile::tempdir()?;
+            Ok::<_, CliError>((Store::open(&directory.path().join("store"))?, Some(directory)))
+        });
+        Ok(match store {
+            Ok((store, temporary)) => {
+                BaseImages { images: Some(Images::new(store, client, pull)), _temporary: temporary }
             }
-        };
-        Ok(BaseImages { images: Images::new(store, client()?, pull), _temporary: temporary })
+            Err(_) => BaseImages { images: None, _temporary: None },
+        })
+    }
+}
+
+/// Why nothing is known of a base image.
+pub enum Unknown {
+    Failed(executor::Error),
+    NoAnswer,
+    NoStore,
+}
+
+impl std::fmt::Display for Unknown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Unknown::Failed(error) => error.fmt(f),
+            Unknown::NoStore => f.write_str("neither the store nor a temporary directory can be written"),
+            Unknown::NoAnswer => write!(f, "the registry did not answer within {} s", BASE_IMAGE_PATIENCE.as_secs()),
+        }
     }
 }
 
 impl ImageResolver for BaseImages {
-    type Error = executor::Error;
+    type Error = Unknown;
 
-    async fn resolve(&self, reference: &Reference, platform: &Platform) -> executor::error::Result<ResolvedImage> {
-        self.images.resolve(reference, platform).await
+    async fn resolve(&self, reference: &Reference, platform: &Platform) -> std::result::Result<ResolvedImage, Unknown> {
+        let images = self.images.as_ref().ok_or(Unknown::NoStore)?;
+        let resolved = tokio::time::timeout(BASE_IMAGE_PATIENCE, images.resolve(reference, platform)).await;
+        resolved.map_or(Err(Unknown::NoAnswer), |resolved| resolved.map_err(Unknown::Failed))
     }
 
-    fn is_definite(&self, error: &executor::Error) -> bool {
+    fn is_definite(&self, error: &Unknown) -> bool {
         match error {
-            executor::Error::Registry(error) => error.is_not_found(),
-            executor::Error::NoPlatform { .. } => true,
+            Unknown::Failed(executor::Error::Registry(error)) => error.is_not_found(),
+            Unknown::Failed(executor::Error::NoPlatform { .. }) => true,
             _ => false,
         }
     }

@@ -28,6 +28,10 @@ pub enum Command {
     /// Build an image from a Dockerfile (the default command)
     Build(Box<build::BuildArgs>),
     /// Find what is wrong with a Dockerfile, without building it
+    ///
+    /// The exit code is 1 where a build would fail: with errors, and with warnings if `# check=error=true` or the build
+    /// argument BUILDKIT_DOCKERFILE_CHECK makes them errors. Other warnings do not fail the command. `rbuild build --check`
+    /// fails with any warning, as docker buildx does.
     Check(check::CheckArgs),
     /// List what a build can be given: arguments, secrets, caches
     Outline(outline::OutlineArgs),

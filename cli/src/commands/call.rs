@@ -18,6 +18,8 @@ const METHODS: [&str; 5] = ["build", "check", "outline", "targets", "subrequests
 pub struct Call {
     method: Method,
     format: Format,
+    /// `check` exits with 0 whatever it warns of.
+    ignore_status: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +31,7 @@ enum Method {
 }
 
 impl Call {
-    /// `NAME[,format=text|json]`; `None` for an ordinary build.
+    /// `NAME[,format=text|json][,ignorestatus=true|false]`; `None` for an ordinary build.
     pub fn parse(text: &str) -> Result<Option<Call>> {
         let mut fields = text.split(',');
         let name = fields.next().unwrap_or_default();
@@ -45,17 +47,20 @@ impl Call {
                 return Err(CliError::Usage(format!("unsupported request {name:?}{hint}; there are {known}")));
             }
         };
-        let mut format = Format::Text;
+        let mut call = Call { method, format: Format::Text, ignore_status: false };
         for field in fields {
-            format = match field {
-                "format=json" => Format::Json,
-                "format=text" => Format::Text,
+            match field {
+                "format=json" => call.format = Format::Json,
+                "format=text" => call.format = Format::Text,
+                "ignorestatus=true" | "ignorestatus=1" => call.ignore_status = true,
+                "ignorestatus=false" | "ignorestatus=0" => call.ignore_status = false,
                 _ => {
-                    return Err(CliError::Usage(format!("invalid --call option {field:?}: expected format=text|json")));
+                    let message = format!("invalid --call option {field:?}: expected format=text|json");
+                    return Err(CliError::Usage(message));
                 }
-            };
+            }
         }
-        Ok(Some(Call { method, format }))
+        Ok(Some(call))
     }
 }
 
@@ -79,7 +84,7 @@ pub fn run(call: Call, args: &BuildArgs, root: Option<PathBuf>) -> Result<ExitCo
     }
     let images = BaseImages::open(root, args.pull)?;
     let report = crate::app::runtime()?.block_on(solver::check::check(&definition.text, &options, &images));
-    check::call(&definition, &report, call.format == Format::Json)
+    check::call(&definition, &report, call.format == Format::Json, call.ignore_status)
 }
 
 fn describe(format: Format) -> Result<ExitCode> {
@@ -102,7 +107,11 @@ fn describe(format: Format) -> Result<ExitCode> {
                     "outline" => json!([{"name": "target", "description": "Target build stage"}]),
                     _ => json!([]),
                 };
-                let metadata = ["result.json", "result.txt"].map(|name| json!({"name": name, "description": ""}));
+                let results: &[_] = match name {
+                    "lint" => &["result.json", "result.txt", "result.statuscode"],
+                    _ => &["result.json", "result.txt"],
+                };
+                let metadata: Vec<_> = results.iter().map(|name| json!({"name": name, "description": ""})).collect();
                 json!({
                     "name": format!("frontend.{name}"), "version": "1.0.0", "type": "rpc",
                     "description": description, "opts": opts, "inputs": null, "metadata": metadata, "refs": null,
@@ -121,8 +130,10 @@ mod tests {
     #[test]
     fn methods_and_formats() {
         assert_eq!(Call::parse("build").unwrap(), None);
-        let check = Call { method: Method::Check, format: Format::Json };
+        let check = Call { method: Method::Check, format: Format::Json, ignore_status: false };
         assert_eq!(Call::parse("check,format=json").unwrap(), Some(check));
+        let ignoring = Call { ignore_status: true, ..check };
+        assert_eq!(Call::parse("lint,ignorestatus=true,format=json").unwrap(), Some(ignoring));
         assert!(Call::parse("outlin").unwrap_err().to_string().contains("did you mean outline?"));
         assert!(Call::parse("check,x=y").is_err());
     }

@@ -52,6 +52,18 @@ fn a_file_can_be_checked_alone() {
     harness.rbuild(&["check", "/no/such"]).fails(2).says("give a directory or a Dockerfile");
 }
 
+/// Checks work where nothing can be written.
+#[test]
+fn no_store_is_needed() {
+    let harness = Harness::empty();
+    let context = harness.context("unstored", "FROM busybox\nCMD x\n");
+    for command in ["check", "outline", "targets"] {
+        let mut command = harness.command(&[command, context.to_str().unwrap()]);
+        let output = command.env("RBUILD_ROOT", "/proc/none").env("TMPDIR", "/proc/none").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
 #[test]
 fn errors_fail_the_check_and_are_told_together() {
     let harness = Harness::empty();
@@ -67,6 +79,54 @@ fn errors_fail_the_check_and_are_told_together() {
     outcome.says(&format!("error[UnknownFlag]: failed to solve: {message}"));
 }
 
+/// All lines of an instruction are at fault, as BuildKit counts them; what is meant of them is underlined.
+#[test]
+fn errors_mark_the_whole_instruction() {
+    let harness = Harness::empty();
+    let lines = |numbers: std::ops::RangeInclusive<usize>| -> Value {
+        json!({"ranges": numbers.map(|line| json!({"start": {"line": line}, "end": {"line": line}})).collect::<Vec<_>>()})
+    };
+    for (dockerfile, place, quoted) in [
+        (
+            "FROM scratch\nRUN --mont=x \\\n  y \\\n  z\n",
+            lines(2..=4),
+            "2 | >>> RUN --mont=x \\\n     |         ^^^^^^\n   3 | >>>   y \\\n   4 | >>>   z\n",
+        ),
+        ("FROM scratch\nSTOPSIGNAL \\\n  x\n", lines(2..=3), "2 | >>> STOPSIGNAL \\\n   3 | >>>   x\n     |       ^\n"),
+        ("FROM \\\n  UPPER\n", lines(1..=2), "1 | >>> FROM \\\n   2 | >>>   UPPER\n     |       ^^^^^\n"),
+    ] {
+        let context = harness.context("lines", dockerfile);
+        let outcome = harness.rbuild(&["build", "--call=check,format=json", context.to_str().unwrap()]).fails(1);
+        assert_eq!(json_of(&outcome.stdout)["buildError"]["location"], place, "{dockerfile}");
+        outcome.says(quoted);
+        harness.build(&context, &[]).fails(1).says(quoted);
+    }
+}
+
+/// Answers go to standard output, errors to standard error, and any warning is an exit code of 1.
+#[test]
+fn calls_answer_as_buildx_does() {
+    let harness = Harness::empty();
+    let clean = harness.context("clean", "FROM scratch\n");
+    let clean = clean.to_str().unwrap();
+    assert_eq!(harness.rbuild(&["build", "--check", clean]).ok().stdout, "Check complete, no warnings found.\n");
+    let warns = harness.context("warns", "FROM scratch AS B\n");
+    let warns = warns.to_str().unwrap();
+    let expected = "Check complete, 1 warning has been found!\n\n\
+        WARNING: StageNameCasing - https://docs.docker.com/go/dockerfile/rule/stage-name-casing/\n\
+        Stage name 'B' should be lowercase\nDockerfile:1\n--------------------\n   1 | >>> FROM scratch AS B\n     |                     ^\n   2 |     \n--------------------\n";
+    for flags in [&["--check"][..], &["--call=check,format=text"], &["--call=lint"], &["--call=build", "--check=true"]]
+    {
+        let outcome = harness.rbuild(&[&["build"], flags, &[warns]].concat()).fails(1);
+        assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), (expected, ""), "{flags:?}");
+    }
+    harness.rbuild(&["build", "--call=check,ignorestatus=true", warns]).ok();
+    let wrong = harness.context("wrong", "FROM scratch\nFOO\n");
+    let outcome = harness.rbuild(&["build", "--check", wrong.to_str().unwrap()]).fails(1);
+    assert_eq!(outcome.stdout, "");
+    outcome.says("failed to solve: dockerfile parse error on line 2: unknown instruction: FOO");
+}
+
 /// D21.2.
 #[test]
 fn warnings_can_be_errors() {
@@ -78,7 +138,7 @@ fn warnings_can_be_errors() {
     let outcome = harness.rbuild(&["build", "--progress=plain", path]).fails(1).says(violation);
     assert!(!outcome.stderr.contains("touch /ran"), "{}", outcome.stderr);
     harness.rbuild(&["build", "--build-arg=BUILDKIT_DOCKERFILE_CHECK=skip=all", path]).ok();
-    harness.rbuild(&["build", "--check", path]).fails(1);
+    harness.rbuild(&["build", "--call=check,ignorestatus=true", path]).fails(1).says(violation);
 }
 
 #[test]
@@ -91,6 +151,12 @@ fn builds_tell_their_warnings_once() {
         let outcome = outcome.says("2 warnings found (rbuild check shows the lines):\n - StageNameCasing: ");
         assert_eq!(outcome.stderr.matches("JSONArgsRecommended").count(), 1, "{}", outcome.stderr);
     }
+    let expanded = harness.rbuild(&["-D", "build", "--progress=plain", path]).ok();
+    expanded.says("2 warnings found:\n").says(
+        "(line 1)\nStage names should be lowercase\n\
+         More info: https://docs.docker.com/go/dockerfile/rule/stage-name-casing/\n\
+         Dockerfile:1\n--------------------\n   1 | >>> FROM busybox AS Base\n",
+    );
     let quiet = harness.rbuild(&["build", "-q", path]).ok();
     assert!(!quiet.stderr.contains("StageNameCasing"), "{}", quiet.stderr);
     let raw = harness.rbuild(&["build", "--progress=rawjson", path]).ok().stderr;
@@ -101,6 +167,10 @@ fn builds_tell_their_warnings_once() {
         .map(|e| e["warnings"][0].clone())
         .collect();
     assert_eq!(warnings.len(), 2, "{raw}");
+    let loading = raw.lines().map(json_of).find(|event| {
+        event["vertexes"][0]["name"].as_str().is_some_and(|name| name.starts_with("[internal] load build definition"))
+    });
+    assert_eq!(warnings[0]["vertex"], loading.unwrap()["vertexes"][0]["digest"]);
     assert_eq!(warnings[0]["sourceInfo"]["filename"], "Dockerfile");
     assert_eq!(warnings[1]["range"], json!([{"start": {"line": 2}, "end": {"line": 2}}]));
 }

@@ -84,7 +84,7 @@ pub struct BuildArgs {
     pub call: Option<String>,
 
     /// The same as --call=check
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true, hide_default_value = true)]
     pub check: bool,
 
     #[command(flatten)]
@@ -135,10 +135,9 @@ pub struct Compatibility {
 impl BuildArgs {
     /// What is asked for instead of a build.
     pub fn call(&self) -> Result<Option<Call>> {
-        match (&self.call, self.check) {
-            (Some(call), _) => Call::parse(call),
-            (None, true) => Call::parse("check"),
-            (None, false) => Ok(None),
+        match self.call.as_deref().map(Call::parse).transpose()?.flatten() {
+            None if self.check => Call::parse("check"),
+            call => Ok(call),
         }
     }
 

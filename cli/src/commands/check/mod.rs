@@ -104,6 +104,9 @@ pub fn run(args: &CheckArgs, root: Option<PathBuf>) -> Result<ExitCode> {
         Format::Github => github::commands(&definition, &report),
     };
     stdout::print(&text)?;
+    if args.format != Format::Text {
+        eprint!("{}", text::unresolved(&report));
+    }
     let fails = !report.errors.is_empty() || (report.warnings_are_errors && !report.warnings.is_empty());
     if fails && report.errors.is_empty() && args.format == Format::Text {
         eprintln!("error: {}", violation(&report.warnings));
@@ -111,13 +114,18 @@ pub fn run(args: &CheckArgs, root: Option<PathBuf>) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(fails)))
 }
 
-/// `rbuild build --call=check`, whose text and exit code are those of docker buildx.
-pub fn call(definition: &Definition, report: &Report, as_json: bool) -> Result<ExitCode> {
+/// `rbuild build --call=check`, whose text and exit code are those of docker buildx: errors are told as a build tells them, and warnings
+/// fail the command unless `ignore_status`.
+pub fn call(definition: &Definition, report: &Report, as_json: bool, ignore_status: bool) -> Result<ExitCode> {
     match as_json {
         true => stdout::print(&document::json(definition, report)?)?,
         false => stdout::print(&text::as_buildx(definition, report))?,
     }
-    Ok(ExitCode::from(u8::from(!report.errors.is_empty() || !report.warnings.is_empty())))
+    match (report.errors.is_empty(), report.warnings.is_empty()) {
+        (false, _) => Err(definition.errors(&report.errors)),
+        (true, false) if report.warnings_are_errors => Err(CliError::build(violation(&report.warnings))),
+        (true, no_warnings) => Ok(ExitCode::from(u8::from(!no_warnings && !ignore_status))),
+    }
 }
 
 /// Errors first: they have to be mended before the rest matters.

@@ -3,8 +3,8 @@
 use super::{all_findings, is_error, location};
 use crate::definition::Definition;
 use crate::error::Result;
-use parser::LineIndex;
 use parser::lint::Rule;
+use parser::{LineIndex, Span};
 use serde_json::{Value, json};
 use solver::check::Report;
 use std::collections::BTreeSet;
@@ -14,7 +14,6 @@ pub fn log(definition: &Definition, report: &Report) -> Result<String> {
     let names: BTreeSet<&str> = all_findings(report).map(|finding| finding.rule).collect();
     let rules: Vec<Value> = names.iter().map(|name| rule(name)).collect();
     let result = |finding: &parser::Diagnostic| {
-        let (line, end_line) = index.lines(finding.focus);
         let notes: String = finding.notes.iter().map(|note| format!("\n{note}")).collect();
         json!({
             "ruleId": finding.rule,
@@ -23,12 +22,7 @@ pub fn log(definition: &Definition, report: &Report) -> Result<String> {
             "message": {"text": format!("{finding}{notes}")},
             "locations": [{"physicalLocation": {
                 "artifactLocation": {"uri": uri(&location(definition))},
-                "region": {
-                    "startLine": line,
-                    "startColumn": index.column(&definition.text, finding.focus.start),
-                    "endLine": end_line,
-                    "endColumn": index.column(&definition.text, finding.focus.end),
-                },
+                "region": region(&index, &definition.text, finding.focus),
             }}],
         })
     };
@@ -42,11 +36,27 @@ pub fn log(definition: &Definition, report: &Report) -> Result<String> {
                 "version": env!("CARGO_PKG_VERSION"),
                 "rules": rules,
             }},
-            "columnKind": "unicodeCodePoints",
+            "columnKind": "utf16CodeUnits",
             "results": results,
         }],
     });
     Ok(serde_json::to_string_pretty(&log)? + "\n")
+}
+
+/// Columns are those of editors, in UTF-16 code units: there are readers that never look at `columnKind`.
+fn region(index: &LineIndex, source: &str, span: Span) -> Value {
+    let (start_line, end_line) = index.lines(span);
+    let column = |line: usize, offset: usize| {
+        let start = source.split_inclusive('\n').take(line - 1).map(str::len).sum();
+        let before = source.get(start..offset).unwrap_or_default().trim_end_matches(['\n', '\r']);
+        before.encode_utf16().count() + 1
+    };
+    json!({
+        "startLine": start_line,
+        "startColumn": column(start_line, span.start),
+        "endLine": end_line,
+        "endColumn": column(end_line, span.end),
+    })
 }
 
 fn rule(name: &str) -> Value {
@@ -60,9 +70,9 @@ fn rule(name: &str) -> Value {
     rule
 }
 
-/// A path as a relative URI reference.
+/// A path as a URI: relative to the working directory where it lies in there.
 fn uri(path: &str) -> String {
-    let mut uri = String::new();
+    let mut uri = String::from(if path.starts_with('/') { "file://" } else { "" });
     for byte in path.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' => uri.push(byte.into()),
@@ -91,7 +101,26 @@ mod tests {
     }
 
     #[test]
+    fn columns_count_utf16_code_units_within_their_line() {
+        let source = "FROM a\n😀é x\r\ny\n";
+        let index = LineIndex::new(source);
+        let region = |start, end| region(&index, source, Span::new(start, end)).to_string();
+        let expected = |line: [usize; 4]| {
+            format!(
+                "{{\"startLine\":{},\"startColumn\":{},\"endLine\":{},\"endColumn\":{}}}",
+                line[0], line[1], line[2], line[3]
+            )
+        };
+        assert_eq!(region(14, 15), expected([2, 5, 2, 6]));
+        // Line ends belong to the line that they end, and are no columns.
+        assert_eq!(region(0, 17), expected([1, 1, 2, 6]));
+        assert_eq!(region(17, 18), expected([3, 1, 3, 2]));
+        assert_eq!(region(19, 19), expected([4, 1, 4, 1]));
+    }
+
+    #[test]
     fn paths_become_uris() {
         assert_eq!(uri("a b/ü.Dockerfile"), "a%20b/%C3%BC.Dockerfile");
+        assert_eq!(uri("/a/Dockerfile"), "file:///a/Dockerfile");
     }
 }

@@ -18,9 +18,7 @@ pub fn findings(definition: &Definition, report: &Report) -> String {
         }
         text.push('\n');
     }
-    for (image, reason) in &report.unresolved {
-        text.push_str(&format!("note: {image} was not looked at: {reason}\n"));
-    }
+    text.push_str(&unresolved(report));
     let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let summary = match (report.errors.len(), report.warnings.len()) {
         (0, 0) => "no findings".to_owned(),
@@ -32,6 +30,13 @@ pub fn findings(definition: &Definition, report: &Report) -> String {
     text
 }
 
+/// Base images that nobody could be asked about: what depends on them was not checked.
+pub fn unresolved(report: &Report) -> String {
+    let note = |(image, reason): &(String, String)| format!("note: {image} was not looked at: {reason}\n");
+    report.unresolved.iter().map(note).collect()
+}
+
+/// The errors are not in it: as those of a build, they go to standard error.
 pub fn as_buildx(definition: &Definition, report: &Report) -> String {
     let mut text = match report.warnings.len() {
         0 if report.errors.is_empty() => return "Check complete, no warnings found.\n".into(),
@@ -45,10 +50,5 @@ pub fn as_buildx(definition: &Definition, report: &Report) -> String {
         let quoted = excerpt(&definition.text, &definition.name, warning.span, warning.focus);
         text.push_str(&format!("\nWARNING: {name}{url}\n{warning}\n{quoted}"));
     }
-    for error in &report.errors {
-        let quoted = excerpt(&definition.text, &definition.name, error.span, error.focus);
-        text.push_str(&format!("\nERROR: {error}\n{quoted}"));
-    }
-    text.push('\n');
     text
 }
