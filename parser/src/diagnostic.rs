@@ -117,7 +117,7 @@ fn clamp(source: &str, span: Span) -> (usize, usize) {
 }
 
 /// The source around a span as BuildKit quotes it: the file and line, then numbered lines between rules, the faulty ones
-/// marked with `>>>` (X5.30, X5.31). The focus is underlined, if it is a part of one line.
+/// marked with `>>>` (X5.30, X5.31). The focus is underlined, if it lies on one line and is not all of the span.
 pub fn excerpt(source: &str, file_name: &str, span: Span, focus: Span) -> String {
     let (first, last) = LineIndex::new(source).lines(span);
     let context = if first == last { 2 } else { 1 };
@@ -129,7 +129,7 @@ pub fn excerpt(source: &str, file_name: &str, span: Span, focus: Span) -> String
         if shown.contains(&number) {
             let mark = if (first..=last).contains(&number) { ">>>" } else { "   " };
             text.push_str(&format!(" {number:3} | {mark} {}\n", line.trim_end_matches('\r')));
-            if let Some(underline) = underline(line, focus, offset) {
+            if let Some(underline) = underline(line, focus, offset, first == last) {
                 text.push_str(&format!("     |     {underline}\n"));
             }
         }
@@ -140,12 +140,12 @@ pub fn excerpt(source: &str, file_name: &str, span: Span, focus: Span) -> String
     text
 }
 
-/// A line of `^` below the part of a line that a span means; none where it means the whole line, or several.
-fn underline(line: &str, span: Span, offset: usize) -> Option<String> {
+/// A line of `^` below the part of a line that a span means; none where it means several lines, or all of the `only` one.
+fn underline(line: &str, span: Span, offset: usize, only: bool) -> Option<String> {
     let (start, end) = (span.start.checked_sub(offset)?, span.end.checked_sub(offset)?);
     let (before, marked) = (line.get(..start)?, line.get(start..end)?);
-    let is_part = !marked.trim().is_empty() && marked.trim_end() != line.trim();
-    is_part.then(|| {
+    let is_all = only && marked.trim_end() == line.trim();
+    (!is_all && !marked.trim().is_empty()).then(|| {
         let indent: String = before.chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
         format!("{indent}{}", "^".repeat(marked.chars().count()))
     })
@@ -172,6 +172,11 @@ mod tests {
         assert_eq!(
             excerpt(source, "Dockerfile", Span::new(13, 24), Span::new(13, 24)),
             "Dockerfile:3\n--------------------\n   2 |     RUN b\n   3 | >>> RUN c\n   4 | >>> RUN d\n   5 |     \n--------------------\n"
+        );
+        // One line of several can be meant.
+        assert_eq!(
+            excerpt(source, "Dockerfile", Span::new(13, 24), Span::new(19, 24)),
+            "Dockerfile:3\n--------------------\n   2 |     RUN b\n   3 | >>> RUN c\n   4 | >>> RUN d\n     |     ^^^^^\n   5 |     \n--------------------\n"
         );
         // A span beyond the source is no reason to fail.
         assert!(excerpt(source, "Dockerfile", Span::new(100, 200), Span::new(100, 200)).starts_with("Dockerfile:5"));

@@ -55,7 +55,8 @@ pub fn parse_partly(source: &str) -> (Option<Dockerfile>, Vec<Diagnostic>) {
                 None if in_stage => {}
                 None => {
                     let message = "no build stage in current context";
-                    let error = Diagnostic::error(ErrorRule::InstructionBeforeFrom, message, line.text_span());
+                    let error = Diagnostic::error(ErrorRule::InstructionBeforeFrom, message, line.span);
+                    let error = error.with_focus(line.text_span());
                     is_usable = false;
                     instruction_errors.push(error.with_note("only ARG may stand before the first FROM"));
                     in_stage = true; // said once is enough

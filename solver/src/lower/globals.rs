@@ -4,6 +4,7 @@ use super::environment::Environment;
 use super::{LowerOptions, Result, expand};
 use crate::outline::{Arg, Parameters};
 use oci::Platform;
+use parser::Diagnostic;
 use parser::ast::{Dockerfile, InstructionKind};
 use parser::expand::{Expander, Expansion};
 use std::collections::BTreeMap;
@@ -55,9 +56,13 @@ impl Globals {
             let InstructionKind::Arg(declarations) = &instruction.kind else { continue };
             for declaration in declarations {
                 let name = &declaration.name.value;
+                let whole = |mut error: Box<Diagnostic>| {
+                    error.span = instruction.span;
+                    error
+                };
                 let expansion = match (build_args.get(name), &declaration.default) {
                     (Some(value), _) => Some(Expansion { text: value.clone(), ..Expansion::default() }),
-                    (None, Some(default)) => Some(expand(expander, default, &self.environment)?),
+                    (None, Some(default)) => Some(expand(expander, default, &self.environment).map_err(whole)?),
                     (None, None) => None,
                 };
                 self.names.push(name.clone());

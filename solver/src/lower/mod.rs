@@ -265,12 +265,8 @@ impl<'a> Lowering<'a> {
                     Err(error) if self.options.purpose == Purpose::Build || resolver.is_definite(&error) => {
                         let (name, reference) = (image.reference.familiar(), &image.reference);
                         let message = format!("{name}: failed to resolve source metadata for {reference}: {error}");
-                        failures.push(
-                            *stages.suggest_base(
-                                problem(ErrorRule::UnresolvedImage, message, image.span),
-                                &image.reference,
-                            ),
-                        );
+                        let error = problem(ErrorRule::UnresolvedImage, message, image.span).with_focus(image.focus);
+                        failures.push(*stages.suggest_base(Box::new(error), &image.reference));
                         self.images.insert(image.key(), None);
                     }
                     Err(error) => {

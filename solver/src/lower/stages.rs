@@ -57,7 +57,9 @@ pub enum Base {
 pub struct Image {
     pub reference: Reference,
     pub platform: Platform,
+    /// The instruction that names it, and the word that does.
     pub span: Span,
+    pub focus: Span,
 }
 
 impl Image {
@@ -202,7 +204,7 @@ impl Stages {
                 span,
             )
         })?;
-        Ok(Origin::Image(Box::new(Image { reference, platform: platform.clone(), span })))
+        Ok(Origin::Image(Box::new(Image { reference, platform: platform.clone(), span, focus: span })))
     }
 
     pub fn has_name(&self, name: &str) -> bool {
@@ -350,7 +352,8 @@ fn mount_origin(value: &str) -> Option<&str> {
 }
 
 /// D12.4.
-fn base(earlier: &[Stage], name: &str, platform: &Platform, word: &Word) -> Result<Base> {
+fn base(earlier: &[Stage], name: &str, platform: &Platform, from: &From) -> Result<Base> {
+    let word = &from.image;
     if name.trim().is_empty() {
         return Err(problem(
             ErrorRule::InvalidImageName,
@@ -371,7 +374,7 @@ fn base(earlier: &[Stage], name: &str, platform: &Platform, word: &Word) -> Resu
             word.span,
         )
     })?;
-    Ok(Base::Image(Box::new(Image { reference, platform: platform.clone(), span: word.span })))
+    Ok(Base::Image(Box::new(Image { reference, platform: platform.clone(), span: from.span, focus: word.span })))
 }
 
 impl Lowering<'_> {
@@ -386,7 +389,7 @@ impl Lowering<'_> {
             Some(word) => self.explicit_platform(word, from, parameters)?,
             None => self.platform.clone(),
         };
-        let base = base(earlier, &name.text, &platform, &from.image).map_err(|error| match name.text.is_empty() {
+        let base = base(earlier, &name.text, &platform, from).map_err(|error| match name.text.is_empty() {
             true => self.suggest_argument(error, &name),
             false => error,
         })?;
