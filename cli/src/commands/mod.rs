@@ -22,7 +22,7 @@ pub mod version;
 
 use crate::app::App;
 use crate::cli::{Cli, Command};
-use crate::error::Result;
+use crate::error::{CliError, Result};
 use std::process::ExitCode;
 
 /// Runs the command that the user gave. The sandbox is entered and the store is opened only for those that need it.
@@ -34,7 +34,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             // What is wrong with the flags is said before anything is opened.
             args.reject_unsupported()?;
             match args.call()? {
-                Some(call) => call::run(call, &args, root),
+                Some(call) => call::run(call, &args, root).map_err(CliError::of_build),
                 None => build::run(*args, &app()?, cli.debug),
             }
         }
