@@ -355,6 +355,10 @@ async fn a_cycle_is_reported_alone() {
         assert_eq!(LineIndex::new(source).line(error.span.start), line, "{source}");
         assert_eq!(error.notes, [format!("each takes files from the next: {chain}")]);
     }
+    // FROM sees no later stage, so a circle of bases is a missing image.
+    let circle = report("FROM b AS a\nFROM a AS b").await;
+    assert_eq!(circle.errors[0].rule, "UnresolvedImage");
+    assert_eq!(circle.errors[0].notes, ["a stage of that name comes later: FROM sees only the stages above it"]);
     // A base is an earlier stage: this is no cycle, but taking from a later one.
     let report = report("FROM plain AS a\nCOPY --from=b /x /\nFROM a AS b").await;
     assert_eq!(report.errors[0].rule, "StageDefinedLater");

@@ -232,6 +232,9 @@ impl Stages {
     pub fn suggest_base(&self, mut error: Box<Diagnostic>, reference: &Reference) -> Box<Diagnostic> {
         let names = self.stages.iter().filter_map(|stage| stage.name.as_deref()).chain(COMMON_IMAGES);
         error.suggestion = parser::suggest::closest(names, &reference.familiar());
+        if self.has_name(&reference.familiar()) {
+            error.notes.push("a stage of that name comes later: FROM sees only the stages above it".into());
+        }
         error
     }
 
