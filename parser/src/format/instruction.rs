@@ -148,7 +148,18 @@ fn parts(text: &str, escape: char) -> Vec<Part> {
             }
         }
         "COPY" | "ADD" | "VOLUME" | "EXPOSE" if name == "EXPOSE" || json::array(rest) == JsonArray::No => {
-            parts.extend(words::fields(rest).into_iter().map(plain));
+            for field in words::fields(rest) {
+                let field = plain(field);
+                // Which blanks stand behind a bare `<<` decides whether it is a marker (D5.5).
+                let is_bare = |part: &Part| {
+                    let text = text[part.range.clone()].trim_start_matches(|c: char| c.is_ascii_digit());
+                    matches!(text, "<<" | "<<-")
+                };
+                match parts.last_mut().filter(|last| last.replacement.is_none() && is_bare(last)) {
+                    Some(last) => last.range.end = field.range.end,
+                    None => parts.push(field),
+                }
+            }
         }
         "COPY" | "ADD" | "VOLUME" | "RUN" | "CMD" | "ENTRYPOINT" | "SHELL" => parts.push(part(rest, array(rest))),
         "HEALTHCHECK" => {
