@@ -170,7 +170,8 @@ fn ctrl_c_ends_the_build_and_its_steps() {
     let mut text = String::new();
     for line in std::io::BufRead::lines(std::io::BufReader::new(stderr)) {
         let line = line.unwrap();
-        if line.contains(" started") {
+        // The step's output, not its name.
+        if line.ends_with(" started") {
             let pid = rustix::process::Pid::from_child(&child);
             rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
         }
@@ -197,7 +198,7 @@ fn kill_9_leaves_nothing_running_and_a_store_that_works() {
         .unwrap();
     let stderr = child.stderr.take().unwrap();
     for line in std::io::BufRead::lines(std::io::BufReader::new(stderr)) {
-        if line.unwrap().contains(" started") {
+        if line.unwrap().ends_with(" started") {
             child.kill().unwrap();
             break;
         }

@@ -147,7 +147,7 @@ fn parts(text: &str, escape: char) -> Vec<Part> {
                 _ => parts.extend(words.into_iter().map(plain)),
             }
         }
-        "COPY" | "ADD" | "VOLUME" | "EXPOSE" if name == "EXPOSE" || json::array(rest) == JsonArray::No => {
+        "COPY" | "ADD" | "VOLUME" | "EXPOSE" if name == "EXPOSE" || is_fields(rest) => {
             for field in words::fields(rest) {
                 let field = plain(field);
                 // Which blanks stand behind a bare `<<` decides whether it is a marker (D5.5).
@@ -175,6 +175,11 @@ fn parts(text: &str, escape: char) -> Vec<Part> {
         last.range.end = end;
     }
     parts
+}
+
+/// Whether the arguments are no array, and do not become one where odd blanks become ordinary ones.
+fn is_fields(text: &str) -> bool {
+    json::array(text) == JsonArray::No && json::array(&words::fields(text).join(" ")) == JsonArray::No
 }
 
 /// A JSON array in its usual form.

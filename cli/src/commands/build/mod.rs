@@ -44,10 +44,12 @@ pub fn run(args: BuildArgs, app: &App, debug: bool) -> Result<ExitCode> {
     let display = Display::start(request.mode, debug, receiver);
     let events = EventSink::new(sender);
     let result = runtime.block_on(async {
+        // Before anything runs: until then, a signal would end the program where it stands.
+        let interrupted = interrupted();
         let build = build(&args, &request, app, &images, &events);
         tokio::select! {
             result = build => result,
-            code = interrupted() => Ok(Err(code)),
+            code = interrupted => Ok(Err(code)),
         }
     });
     drop(events);
@@ -68,24 +70,24 @@ pub fn run(args: BuildArgs, app: &App, debug: bool) -> Result<ExitCode> {
     }
 }
 
-/// Waits for Ctrl-C or SIGTERM, and gives the exit code for it. A second one ends the program at once.
-async fn interrupted() -> u8 {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    let code = tokio::select! {
-        _ = interrupt.recv() => 130,
-        _ = terminate.recv() => 143,
-    };
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        std::process::exit(code.into());
-    });
-    code
+/// Listens for Ctrl-C and SIGTERM from now on, and gives the exit code for it. A second one ends the program at once.
+fn interrupted() -> impl Future<Output = u8> {
+    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    async move {
+        let (Ok(mut interrupt), Ok(mut terminate)) = signals else { return std::future::pending().await };
+        let code = tokio::select! {
+            _ = interrupt.recv() => 130,
+            _ = terminate.recv() => 143,
+        };
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            std::process::exit(code.into());
+        });
+        code
+    }
 }
 
 type Cancelled = u8;
