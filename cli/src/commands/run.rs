@@ -13,7 +13,7 @@ use solver::lower::ImageResolver;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[derive(Args)]
 pub struct RunArgs {
@@ -146,9 +146,11 @@ async fn run_in(args: &RunArgs, app: &App, images: &Images) -> Result<u8> {
         (false, true) => Stdio::Inherit { stdin: true },
         (false, false) => Stdio::Inherit { stdin: false },
     };
+    // Before the program starts: until then, a signal would end rbuild alone.
+    let signals = Signals::listen()?;
     let mut process = app.launcher.launch(container, stdio)?;
     let terminal = if args.tty { Some(Terminal::connect(process.terminal().await?)?) } else { None };
-    let exit = wait(&mut process, terminal.as_ref()).await?;
+    let exit = wait(&mut process, terminal.as_ref(), signals).await?;
     drop(terminal);
     Ok(match exit.start_error {
         Some(StartError::NotFound) => NOT_FOUND,
@@ -193,18 +195,35 @@ fn bind(volume: &str) -> Result<ContainerMount> {
     Ok(ContainerMount { target: (*target).to_owned(), readonly, source: MountSource::Detached { mount, is_directory } })
 }
 
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    resize: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Signals> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            resize: signal(SignalKind::window_change())?,
+        })
+    }
+}
+
 /// Waits for the end, passing signals on. The second one of a kind that the program does not heed ends it.
-async fn wait(process: &mut Process, terminal: Option<&Terminal>) -> Result<executor::sandbox::Exit> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut resize = signal(SignalKind::window_change())?;
+async fn wait(
+    process: &mut Process,
+    terminal: Option<&Terminal>,
+    mut signals: Signals,
+) -> Result<executor::sandbox::Exit> {
     let mut asked = false;
     loop {
         let number = tokio::select! {
             exit = process.wait() => return Ok(exit?),
-            _ = interrupt.recv() => 2,
-            _ = terminate.recv() => 15,
-            _ = resize.recv() => {
+            _ = signals.interrupt.recv() => 2,
+            _ = signals.terminate.recv() => 15,
+            _ = signals.resize.recv() => {
                 if let Some(terminal) = terminal {
                     terminal.resize();
                 }
