@@ -59,6 +59,7 @@ fn layouts() {
         ),
         ("#syntax = x\n# check=skip=all\n#note\nFROM a", "#syntax = x\n# check=skip=all\n# note\nFROM a\n"),
         ("\n# escape=`\nFROM a", "\n# escape=`\nFROM a\n"),
+        ("\n#!/x\n# check=x\nFROM a", "\n#!/x\n# check=x\nFROM a\n"),
         ("#!/x\n# check=skip=all\nFROM a", "#!/x\n# check=skip=all\nFROM a\n"),
         ("\u{feff}from a", "FROM a\n"),
         ("from a\r\nrun x \\\r\n y\r\n", "FROM a\r\nRUN x \\\r\n y\r\n"),

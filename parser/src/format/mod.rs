@@ -90,9 +90,10 @@ impl Layout {
         }
     }
 
-    /// An empty line at the top is needed only where a comment would become a directive without it.
+    /// An empty line at the top is needed only where a comment would become a directive or a shebang without it.
     fn blank_before(&mut self, next: Option<&&str>) {
-        if !self.out.is_empty() || next.is_some_and(|next| words::directive(next).is_some()) {
+        let is_special = |next: &&str| next.starts_with("#!") || words::directive(next).is_some();
+        if !self.out.is_empty() || next.is_some_and(is_special) {
             self.blank();
         }
     }
