@@ -50,6 +50,7 @@ fn layouts() {
             "FROM a\nCOPY <<E /f\n  x  \n\n\nE\nRUN <<E\nrun\nE\n",
         ),
         ("FROM a\nCOPY <<\u{c} a  /b", "FROM a\nCOPY <<\u{c} a /b\n"),
+        ("FROM a\nCOPY <<  <<\u{c}c d", "FROM a\nCOPY <<  <<\u{c}c d\n"),
         ("FROM a\nVOLUME [\"a\rb\"]", "FROM a\nVOLUME [\"a\rb\"]\n"),
         // Comments and empty lines.
         ("\n\n#a\nFROM a\n\n\n\n  #  b\n#\n##c\nRUN x\n\n\n", "# a\nFROM a\n\n#  b\n#\n##c\nRUN x\n"),

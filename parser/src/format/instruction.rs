@@ -152,8 +152,8 @@ fn parts(text: &str, escape: char) -> Vec<Part> {
                 let field = plain(field);
                 // Which blanks stand behind a bare `<<` decides whether it is a marker (D5.5).
                 let is_bare = |part: &Part| {
-                    let text = text[part.range.clone()].trim_start_matches(|c: char| c.is_ascii_digit());
-                    matches!(text, "<<" | "<<-")
+                    let last = text[part.range.clone()].rsplit(words::is_blank).next().unwrap_or_default();
+                    matches!(last.trim_start_matches(|c: char| c.is_ascii_digit()), "<<" | "<<-")
                 };
                 match parts.last_mut().filter(|last| last.replacement.is_none() && is_bare(last)) {
                     Some(last) => last.range.end = field.range.end,
