@@ -4,7 +4,7 @@
 //! them, and arrays are JSON. What could be read as something else gets its guard: `--` before arguments that look like flags, JSON
 //! where blanks would split words, a form feed behind a last escape that would continue the line.
 //!
-//! One thing cannot be printed, because the tree does not hold it: quotes of flags that change which here-documents a line has.
+//! One thing cannot always be printed, because the tree does not hold it: quotes, as of flags, that change which here-documents a line has.
 //! Markers are looked for in the whole line with rules of their own (D5.9), so `--device=" <<"EOF"` is a flag and a marker at once.
 
 use crate::ast::{
