@@ -14,6 +14,7 @@ use crate::ast::{
 use crate::heredoc::{self, Heredoc, Marker};
 use crate::json::{self, JsonArray};
 use crate::line;
+use std::collections::HashMap;
 
 /// Lines longer than this are continued, for there is a longest line (D1.6).
 const FOLD: usize = 60_000;
@@ -157,9 +158,9 @@ impl Printer {
 
     /// The bodies that the line's markers announce.
     fn bodies(&mut self, line: &str, heredocs: &[&Heredoc]) {
+        let bodies: HashMap<&str, &str> = heredocs.iter().map(|heredoc| (&*heredoc.name, &*heredoc.body)).collect();
         for marker in heredoc::markers(line).unwrap_or_default() {
-            let body = heredocs.iter().find(|heredoc| heredoc.name == marker.name);
-            self.out.push_str(body.map_or("", |heredoc| &heredoc.body));
+            self.out.push_str(bodies.get(&*marker.name).copied().unwrap_or_default());
             self.out.push_str(&marker.name);
             self.out.push('\n');
         }

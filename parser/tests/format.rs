@@ -52,6 +52,7 @@ fn layouts() {
         ("FROM a\nCOPY <<\u{c} a  /b", "FROM a\nCOPY <<\u{c} a /b\n"),
         ("FROM a\nCOPY <<  <<\u{c}c d", "FROM a\nCOPY <<  <<\u{c}c d\n"),
         ("FROM a\nVOLUME [\"a\rb\"]", "FROM a\nVOLUME [\"a\rb\"]\n"),
+        ("FROM a\r\nCOPY <<E /f\nx\r\ny\nE\nRUN z", "FROM a\r\nCOPY <<E /f\r\nx\r\ny\nE\r\nRUN z\r\n"),
         // Comments and empty lines.
         ("\n\n#a\nFROM a\n\n\n\n  #  b\n#\n##c\nRUN x\n\n\n", "# a\nFROM a\n\n#  b\n#\n##c\nRUN x\n"),
         (

@@ -27,7 +27,7 @@ pub fn layout(head: &str, line: &LogicalLine, escape: char, out: &mut String) {
     let rows = rows(head, escape);
     let parts = parts(&line.text, escape);
     // Whether the line break at an offset stands between parts.
-    let is_free = |at: usize| !parts.iter().any(|part| part.range.start < at && at < part.range.end);
+    let is_free = |at: usize| parts[first_behind(&parts, at)..].first().is_none_or(|part| at <= part.range.start);
     let mut comments: Vec<&str> = Vec::new();
     // Whether something is written, and waits for more or for its end.
     let mut is_open = false;
@@ -87,9 +87,15 @@ fn rows(head: &str, escape: char) -> Vec<Row<'_>> {
     rows
 }
 
+/// The index of the first part that ends behind an offset.
+fn first_behind(parts: &[Part], at: usize) -> usize {
+    parts.partition_point(|part| part.range.end <= at)
+}
+
 /// The parts of a row, one blank between them.
 fn row_text(text: &str, row: &Range<usize>, parts: &[Part]) -> String {
-    let pieces = parts.iter().filter_map(|part| {
+    let touched = parts[first_behind(parts, row.start)..].iter().take_while(|part| part.range.start < row.end);
+    let pieces = touched.filter_map(|part| {
         let (start, end) = (part.range.start.max(row.start), part.range.end.min(row.end));
         match &part.replacement {
             Some(replacement) if start == part.range.start && end == part.range.end => Some(replacement.as_str()),

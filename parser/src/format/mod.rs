@@ -9,6 +9,7 @@
 //! - JSON arrays on one line are `["a", "b"]`.
 //! - Comments begin with `# `. No two empty lines follow each other, none stands inside of an instruction, one stands before each
 //!   FROM but the first.
+//! - Lines end as the first one does, CRLF or LF, but for here-documents: their line ends are content (D1.5).
 //!
 //! The result is parsed again and compared with the source. Should they ever differ, the source is given back as it is.
 
@@ -17,6 +18,7 @@ mod instruction;
 use crate::diagnostic::Diagnostic;
 use crate::line::{self, LogicalLine};
 use crate::{parse, words};
+use std::ops::Range;
 
 /// Formats a Dockerfile. The errors are those of parsing it.
 pub fn format(source: &str) -> Result<String, Vec<Diagnostic>> {
@@ -29,7 +31,7 @@ pub fn format(source: &str) -> Result<String, Vec<Diagnostic>> {
 
 fn layout(source: &str) -> String {
     let reading = line::read(source);
-    let mut layout = Layout { out: String::new(), stages: 0 };
+    let mut layout = Layout { out: String::new(), stages: 0, heredocs: Vec::new() };
     let mut at = if source.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
     at += layout.directives(&source[at..]);
     for line in &reading.lines {
@@ -38,19 +40,22 @@ fn layout(source: &str) -> String {
         at = next_line(source, line.span.end);
     }
     layout.gap(&source[at..], false);
-    let mut text = layout.out;
-    while text.ends_with("\n\n") {
-        text.pop();
+    // An empty line at the end of the last here-document is content.
+    let heredocs_end = layout.heredocs.last().map_or(0, |heredoc| heredoc.end);
+    while layout.out.ends_with("\n\n") && layout.out.len() - 1 > heredocs_end {
+        layout.out.pop();
     }
-    if source.lines().next().is_some_and(|_| source.split_once('\n').is_some_and(|(first, _)| first.ends_with('\r'))) {
-        text = with_crlf(&text);
+    match source.split_once('\n') {
+        Some((first, _)) if first.ends_with('\r') => with_crlf(&layout.out, &layout.heredocs),
+        _ => layout.out,
     }
-    text
 }
 
 struct Layout {
     out: String,
     stages: usize,
+    /// Where in `out` the bodies and terminators of an instruction's here-documents stand.
+    heredocs: Vec<Range<usize>>,
 }
 
 impl Layout {
@@ -72,7 +77,8 @@ impl Layout {
 
     /// Comments and empty lines between instructions.
     fn gap(&mut self, gap: &str, before_from: bool) {
-        let lines: Vec<&str> = gap.lines().map(str::trim).collect();
+        let mut lines: Vec<&str> = gap.lines().map(str::trim).collect();
+        lines.dedup_by(|line, before| line.is_empty() && before.is_empty());
         // What stands directly above a FROM belongs to it.
         let attached = lines.iter().rposition(|line| line.is_empty()).map_or(0, |blank| blank + 1);
         let separate = before_from && self.stages > 0;
@@ -81,7 +87,7 @@ impl Layout {
                 self.blank();
             }
             match line.is_empty() {
-                true => self.blank_before(lines[index..].iter().find(|line| !line.is_empty())),
+                true => self.blank_before(lines.get(index + 1)),
                 false => self.comment(line),
             }
         }
@@ -116,7 +122,9 @@ impl Layout {
         let head = &source[line.span.start..head_end.min(line.span.end)];
         instruction::layout(head, line, escape, &mut self.out);
         if head_end < line.span.end {
+            let start = self.out.len();
             self.out.push_str(&source[head_end..line.span.end]);
+            self.heredocs.push(start..self.out.len());
             self.out.push('\n');
         }
     }
@@ -143,16 +151,14 @@ fn next_line(source: &str, at: usize) -> usize {
     source[at..].find('\n').map_or(source.len(), |newline| at + newline + 1)
 }
 
-fn with_crlf(text: &str) -> String {
+/// The text with other line ends everywhere but in the ranges given, which are in order.
+fn with_crlf(text: &str, except: &[Range<usize>]) -> String {
     let mut out = String::with_capacity(text.len() + text.len() / 16);
-    for line in text.split_inclusive('\n') {
-        match line.strip_suffix('\n') {
-            Some(line) => {
-                out.push_str(line.strip_suffix('\r').unwrap_or(line));
-                out.push_str("\r\n");
-            }
-            None => out.push_str(line),
-        }
+    let mut at = 0;
+    for kept in except {
+        out.push_str(&text[at..kept.start].replace('\n', "\r\n"));
+        out.push_str(&text[kept.clone()]);
+        at = kept.end;
     }
-    out
+    out + &text[at..].replace('\n', "\r\n")
 }
