@@ -7,7 +7,7 @@
 //!    Every part keeps its [`Span`].
 //! 2. Words stay as written. When a build dispatches an instruction, an [`Expander`] gives the word's value in a [`Scope`].
 //! 3. Values that have a grammar of their own are parsed after that: [`mount::Mount`], [`expose`] ports, [`chmod`], [`signal`]s,
-//!    [`path`]s, [`source::SourceKind`].
+//!    [`path`]s, [`source::SourceKind`], [`git::GitReference`].
 //! 4. [`ignore::IgnoreFile`] and [`ignore::PatternMatcher`] say which files of a context exist for the build; [`glob`] matches
 //!    the wildcards of COPY and ADD.
 //!
@@ -25,6 +25,7 @@ pub mod expand;
 pub mod expose;
 mod flags;
 mod format;
+pub mod git;
 pub mod glob;
 pub mod heredoc;
 pub mod ignore;
