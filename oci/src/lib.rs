@@ -10,6 +10,7 @@
 pub mod archive;
 pub mod codec;
 pub mod digest;
+pub mod fetch;
 pub mod image;
 pub mod layer;
 pub mod layout;

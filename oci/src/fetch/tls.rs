@@ -16,24 +16,24 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// TLS client settings by host.
-pub(super) struct Tls {
+pub(crate) struct Tls {
     directories: Vec<PathBuf>,
     system_roots: OnceLock<RootCertStore>,
     by_host: Mutex<HashMap<(String, bool), Arc<ClientConfig>>>,
 }
 
 impl Tls {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with_directories(vec!["/etc/containers/certs.d".into(), "/etc/docker/certs.d".into()])
     }
 
-    pub(super) fn with_directories(directories: Vec<PathBuf>) -> Self {
+    pub(crate) fn with_directories(directories: Vec<PathBuf>) -> Self {
         Tls { directories, system_roots: OnceLock::new(), by_host: Mutex::default() }
     }
 
     /// The settings for `host` (with its port, as names write it). Without `verify`, any certificate will do. Reads
     /// files: call it where blocking is allowed.
-    pub(super) fn config(&self, host: &str, verify: bool) -> Result<Arc<ClientConfig>, String> {
+    pub(crate) fn config(&self, host: &str, verify: bool) -> Result<Arc<ClientConfig>, String> {
         let key = (host.to_owned(), verify);
         let mut by_host = self.by_host.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(config) = by_host.get(&key) {

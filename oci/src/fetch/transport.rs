@@ -23,8 +23,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
 
-pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
-pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// R6.1.10.
 const MAX_REDIRECTS: usize = 10;
@@ -48,17 +48,17 @@ impl Default for Timing {
     }
 }
 
-pub(super) struct Transport {
+pub(crate) struct Transport {
     verified: Client<Connector, Body>,
     unverified: Client<Connector, Body>,
     proxies: Arc<Matcher>,
     user_agent: HeaderValue,
-    pub(super) timing: Timing,
+    pub(crate) timing: Timing,
 }
 
 /// Why there is no response.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// Nothing was sent.
     Connect { url: Uri, cause: BoxError },
     /// The connection broke, or nothing came.
@@ -68,7 +68,7 @@ pub(super) enum Failure {
 }
 
 /// A request that can be sent again: to where it is redirected.
-pub(super) struct Outgoing<'a> {
+pub(crate) struct Outgoing<'a> {
     pub method: Method,
     pub url: Uri,
     pub headers: HeaderMap,
@@ -82,7 +82,7 @@ pub(super) struct Outgoing<'a> {
 }
 
 impl Transport {
-    pub(super) fn new(user_agent: &str, timing: Timing) -> Self {
+    pub(crate) fn new(user_agent: &str, timing: Timing) -> Self {
         Self::with_proxies(user_agent, timing, Tls::new(), Matcher::from_env())
     }
 
@@ -127,7 +127,7 @@ impl Transport {
 
     /// Sends a request and follows redirects. `Authorization` goes only to the first URL's own host (R6.1.10).
     /// The URL of the answer comes with it.
-    pub(super) async fn send(&self, outgoing: Outgoing<'_>) -> Result<(Response<Incoming>, Uri), Failure> {
+    pub(crate) async fn send(&self, outgoing: Outgoing<'_>) -> Result<(Response<Incoming>, Uri), Failure> {
         let mut url = outgoing.url.clone();
         for _ in 0..=MAX_REDIRECTS {
             let same_origin = origin(&url) == origin(&outgoing.url);
@@ -158,7 +158,7 @@ impl Transport {
                 }
             };
             let response = response.map_err(|error| failure(url.clone(), error))?;
-            tracing::debug!(method = %outgoing.method, url = %super::error::shown(&url), status = %response.status(), "registry");
+            tracing::debug!(method = %outgoing.method, url = %super::shown(&url), status = %response.status(), "registry");
             match redirect_target(&url, &response) {
                 Some(Ok(target)) => url = target,
                 Some(Err(why)) => return Err(Failure::Protocol { url, why }),
@@ -170,7 +170,7 @@ impl Transport {
 
     /// Whether a TCP connection to the host of `url` can be had within `patience`. Behind a proxy always true: there
     /// it is the proxy that finds out.
-    pub(super) async fn reaches(&self, url: &Uri, patience: Duration) -> io::Result<()> {
+    pub(crate) async fn reaches(&self, url: &Uri, patience: Duration) -> io::Result<()> {
         let Some(host) = url.host().filter(|_| proxy_for(&self.proxies, url).is_none()) else {
             return Ok(());
         };
@@ -183,20 +183,20 @@ impl Transport {
     }
 }
 
-pub(super) fn silence(patience: Duration) -> io::Error {
+pub(crate) fn silence(patience: Duration) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, format!("no data for {} s", patience.as_secs()))
 }
 
-pub(super) fn empty() -> Body {
+pub(crate) fn empty() -> Body {
     http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
-pub(super) fn full(bytes: Bytes) -> Body {
+pub(crate) fn full(bytes: Bytes) -> Body {
     http_body_util::Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// Hosts that are this machine by their very name: they speak plain http (R6.1.2) and need no proxy.
-pub(super) fn is_loopback(authority: &str) -> bool {
+pub(crate) fn is_loopback(authority: &str) -> bool {
     let Ok(authority) = authority.parse::<http::uri::Authority>() else {
         return false;
     };
@@ -205,7 +205,7 @@ pub(super) fn is_loopback(authority: &str) -> bool {
 }
 
 /// `reference` as seen from `base` (RFC 3986, 5.2): registries answer uploads with relative locations too.
-pub(super) fn join(base: &Uri, reference: &str) -> Result<Uri, String> {
+pub(crate) fn join(base: &Uri, reference: &str) -> Result<Uri, String> {
     let scheme = base.scheme_str().unwrap_or("https");
     let authority = base.authority().map(|a| a.as_str()).unwrap_or_default();
     let reference = reference.split('#').next().unwrap_or_default();
@@ -228,7 +228,7 @@ pub(super) fn join(base: &Uri, reference: &str) -> Result<Uri, String> {
     }
 }
 
-pub(super) fn origin(url: &Uri) -> (Option<&str>, Option<&str>, u16) {
+pub(crate) fn origin(url: &Uri) -> (Option<&str>, Option<&str>, u16) {
     let default = if url.scheme_str() == Some("http") { 80 } else { 443 };
     (url.scheme_str(), url.host(), url.port_u16().unwrap_or(default))
 }
@@ -449,7 +449,7 @@ mod tests {
         let tls = || Tls::with_directories(vec![directory.path().to_owned()]);
         let transport = || Transport::with_tls("test", Timing::default(), tls());
         let text = get(&transport(), &url, false).await.unwrap_err();
-        let text = super::super::error::Chain(&*text).to_string();
+        let text = super::super::Chain(&*text).to_string();
         assert!(text.contains("certificate"), "{text}");
         assert_eq!(get(&transport(), &url, true).await.unwrap(), StatusCode::OK);
         let own = directory.path().join(format!("localhost:{port}"));
@@ -460,14 +460,14 @@ mod tests {
         let other = format!("127.0.0.1:{port}");
         std::fs::rename(&own, directory.path().join(&other)).unwrap();
         let error = get(&transport(), &format!("https://{other}/"), false).await.unwrap_err();
-        let text = super::super::error::Chain(&*error).to_string();
+        let text = super::super::Chain(&*error).to_string();
         assert!(text.contains("not valid for"), "{text}");
     }
 
     /// R6.1.6.
     #[tokio::test]
     async fn a_host_that_speaks_no_tls_is_told_from_one_that_is_not_trusted() {
-        use super::super::request::wants_plain_http;
+        use crate::registry::wants_plain_http;
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let plain = format!("localhost:{}", listener.local_addr().unwrap().port());
         std::thread::spawn(move || {

@@ -9,7 +9,7 @@ use super::credentials::{Credential, Credentials};
 use super::error::{Action, Chain, Error, shown};
 use super::response::{self, MAX_ERROR_BODY};
 use super::scope::Scope;
-use super::transport::{Failure, Outgoing, Transport, empty, full, is_loopback};
+use crate::fetch::transport::{Failure, Outgoing, Transport, empty, full, is_loopback};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;

@@ -1,7 +1,7 @@
 //! Request bodies out of blocking readers.
 
-use super::transport::Body;
 use crate::Digest;
+use crate::fetch::transport::Body;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;

@@ -1,8 +1,10 @@
 //! What can go wrong between this client and a registry. No message holds a credential or the query of a URL (R6.2.18).
 
 use crate::Digest;
+
+pub(super) use crate::fetch::{Chain, shown};
 use crate::registries::Blocked;
-use http::{StatusCode, Uri};
+use http::StatusCode;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
@@ -152,48 +154,9 @@ impl fmt::Display for Detail<'_> {
     }
 }
 
-/// An error with its causes, leaving out those that the text before already ends with, and the HTTP library's own
-/// frames, which say nothing ("client error (Connect)").
-pub(super) struct Chain<'a>(pub &'a (dyn StdError + 'static));
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = String::new();
-        let mut next = Some(self.0);
-        while let Some(error) = next {
-            next = error.source();
-            let own = error.to_string();
-            let is_frame = error.is::<hyper_util::client::legacy::Error>() && next.is_some();
-            if !is_frame && !text.contains(&own) {
-                if !text.is_empty() {
-                    text.push_str(": ");
-                }
-                text.push_str(&own);
-            }
-        }
-        f.write_str(&text)
-    }
-}
-
-/// A URL that may be shown: without user info and query.
-pub(super) fn shown(url: &Uri) -> String {
-    let host = url.authority().map(|authority| authority.as_str().rsplit('@').next().unwrap_or_default());
-    match (url.scheme_str(), host) {
-        (Some(scheme), Some(host)) => format!("{scheme}://{host}{}", url.path()),
-        _ => url.path().to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// R6.2.18.
-    #[test]
-    fn shown_urls_keep_secrets() {
-        let url: Uri = "https://user:pass@r.example:5000/v2/a/blobs/x?token=secret".parse().unwrap();
-        assert_eq!(shown(&url), "https://r.example:5000/v2/a/blobs/x");
-    }
 
     /// R6.5.6.
     #[test]

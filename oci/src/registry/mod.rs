@@ -4,7 +4,7 @@
 //! means now, `manifest` and `blob` for content, which is verified against its digest before it counts. Pushing goes to
 //! the registry itself, never to a mirror.
 //!
-//! From the bottom: `transport` and `tls` move HTTP requests, `challenge`, `scope`, `credentials` and `auth` log in,
+//! From the bottom: [`crate::fetch`] moves HTTP requests, `challenge`, `scope`, `credentials` and `auth` log in,
 //! `request` sends one request to one endpoint for as long as it makes sense, `pull` and `push` are what callers use.
 
 mod auth;
@@ -18,24 +18,25 @@ mod push;
 mod request;
 mod response;
 mod scope;
-mod tls;
-mod transport;
 mod writer;
 
+pub use crate::fetch::transport::Timing;
 pub use credentials::{Credential, Credentials};
 pub use error::{Action, Error};
 pub use pull::Resolved;
 pub use push::Pushed;
-pub use transport::Timing;
 pub use writer::SyncWriter;
+
+#[cfg(test)]
+pub(crate) use request::wants_plain_http;
 
 #[cfg(doc)]
 use crate::Reference;
 use crate::RegistriesConf;
+use crate::fetch::transport::Transport;
 use auth::Authenticator;
 use request::Shared;
 use std::sync::Arc;
-use transport::Transport;
 
 /// Larger manifests are refused (R6.3.5).
 pub const MAX_MANIFEST: usize = 4 << 20;

@@ -3,10 +3,10 @@
 use super::endpoints::Attempts;
 use super::error::{Action, Error, shown};
 use super::request::{Ask, Persistence, Reply, Turn};
-use super::response::next_chunk;
 use super::scope::Scope;
-use super::transport::{Outgoing, empty};
 use super::{Client, MAX_MANIFEST};
+use crate::fetch::next_chunk;
+use crate::fetch::transport::{Outgoing, empty};
 use crate::registries::Endpoint;
 use crate::{Descriptor, Digest, MediaType, Reference};
 use bytes::Bytes;

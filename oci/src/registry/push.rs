@@ -10,7 +10,7 @@ use super::body::{Upload, read_chunk};
 use super::error::{Action, Error, shown};
 use super::request::{Ask, Persistence, Reply, Target, Turn};
 use super::scope::Scope;
-use super::transport::{full, join, silence};
+use crate::fetch::transport::{full, join, silence};
 use crate::registries::Endpoint;
 use crate::{Digest, MediaType, Reference};
 use bytes::Bytes;

@@ -4,7 +4,7 @@ use super::auth::{Asker, Authenticator};
 use super::error::{Action, Error, shown};
 use super::response::{self, error_detail, retry_after};
 use super::scope::Scope;
-use super::transport::{Body, BoxError, Failure, Outgoing, Transport, empty, is_loopback};
+use crate::fetch::transport::{Body, BoxError, Failure, Outgoing, Transport, empty, is_loopback};
 use crate::registries::Endpoint;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -417,7 +417,7 @@ async fn drain(response: Response<Incoming>, stall: Duration) {
 }
 
 /// R6.1.6: the other side spoke no TLS, did not finish the handshake, or was not there and no port says where it is.
-pub(super) fn wants_plain_http(cause: &BoxError, host: &str) -> bool {
+pub(crate) fn wants_plain_http(cause: &BoxError, host: &str) -> bool {
     let has_port = host.parse::<http::uri::Authority>().is_ok_and(|authority| authority.port().is_some());
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&**cause);
     while let Some(error) = next {

@@ -1,9 +1,9 @@
 //! Reading what registries answer: bounded bodies, error documents, `Retry-After`.
 
+use crate::fetch::next_chunk;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::RETRY_AFTER;
-use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde::Deserialize;
 use std::error::Error as StdError;
@@ -28,22 +28,6 @@ struct ErrorEntry {
     code: String,
     #[serde(default)]
     message: String,
-}
-
-/// The next piece of a body; `None` at its end. An error if nothing comes for `stall`.
-pub(super) async fn next_chunk(body: &mut Incoming, stall: Duration) -> io::Result<Option<Bytes>> {
-    loop {
-        match tokio::time::timeout(stall, body.frame()).await {
-            Err(_) => return Err(super::transport::silence(stall)),
-            Ok(None) => return Ok(None),
-            Ok(Some(Err(error))) => return Err(io::Error::other(error)),
-            Ok(Some(Ok(frame))) => {
-                if let Ok(data) = frame.into_data() {
-                    return Ok(Some(data));
-                }
-            }
-        }
-    }
 }
 
 /// A whole body of at most `limit` bytes. More is an error of the kind `FileTooLarge`.
