@@ -40,7 +40,7 @@ unit:
 	scripts/cargo-test --workspace --exclude cli
 
 e2e:
-	scripts/packages gcc busybox-static uidmap docker-registry skopeo umoci buildah procps curl
+	scripts/packages gcc busybox-static uidmap docker-registry skopeo umoci buildah procps curl git openssh-server openssh-client xz-utils zstd bzip2
 	scripts/e2e
 
 ## fuzz: the parser against hostile input, FUZZ_SECONDS for each target

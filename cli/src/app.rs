@@ -12,6 +12,8 @@ use solver::lower::{ImageResolver, ResolvedImage};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub const USER_AGENT: &str = concat!("rbuild/", env!("CARGO_PKG_VERSION"));
+
 /// An opened rbuild. Made while the process has one thread.
 pub struct App {
     pub config: Config,
@@ -152,7 +154,7 @@ fn client() -> Result<Client> {
     Ok(Client::new(ClientConfig {
         registries,
         credentials: Credentials::from_environment(None),
-        user_agent: concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned(),
+        user_agent: USER_AGENT.to_owned(),
     }))
 }
 

@@ -38,7 +38,7 @@ impl Definition {
         Ok(Definition::new(found.path, &found.data))
     }
 
-    fn new(path: PathBuf, data: &[u8]) -> Definition {
+    pub fn new(path: PathBuf, data: &[u8]) -> Definition {
         let name = path.file_name().map_or_else(|| "Dockerfile".into(), |name| name.to_string_lossy().into_owned());
         Definition { name, path, text: String::from_utf8_lossy(data).into_owned() }
     }

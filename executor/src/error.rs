@@ -24,6 +24,12 @@ pub enum Error {
     Layer(#[from] oci::layer::Error),
     #[error(transparent)]
     Registry(#[from] oci::registry::Error),
+    #[error(transparent)]
+    Download(#[from] oci::fetch::DownloadError),
+    #[error("digest mismatch for {url}: {found} (expected: {expected})")]
+    Checksum { url: String, found: String, expected: String },
+    #[error(transparent)]
+    Git(#[from] crate::source::git::GitError),
     #[error("{0}")]
     Owner(UserError),
     #[error("cannot read the layer: {0}")]

@@ -9,6 +9,7 @@ use oci::DiffId;
 use oci::codec::{HashingReader, ReadAhead, decoder};
 use oci::layer::{ApplyOptions, Change, ChangeKind};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Mounts stacks of a store's layers. All mounts are detached: they live as long as their descriptor and show nowhere.
@@ -25,6 +26,18 @@ pub struct Draft {
     /// The merged view, writable.
     pub root: OwnedFd,
     started: SystemTime,
+}
+
+impl Draft {
+    /// Where what is written lies on the host; for programs that want a path.
+    pub fn upper(&self) -> &Path {
+        self.attempt.upper()
+    }
+
+    /// A place of its own on the same file system, gone when the draft is committed or dropped.
+    pub fn scratch(&self) -> &Path {
+        self.attempt.work()
+    }
 }
 
 impl Snapshots {
@@ -49,6 +62,21 @@ impl Snapshots {
         let upper = Some((attempt.upper(), attempt.work()));
         let root = mount::overlay(&paths, upper, &self.store.empty_directory(), self.privileges)?;
         Ok(Draft { attempt, below: below.clone(), root, started: SystemTime::now() })
+    }
+
+    /// An empty file system that is written without an overlay in between: for files that rbuild makes itself, as an overlay
+    /// would take device 0:0 for the mark of a deleted file.
+    pub fn plain(&self) -> Result<Draft> {
+        let attempt = self.store.begin_layer()?;
+        let root = mount::open_directory(attempt.upper())?;
+        Ok(Draft { attempt, below: Stack::default(), root, started: SystemTime::now() })
+    }
+
+    /// A stack of one layer that stands on nothing, if it is still there.
+    pub fn stack_of(&self, id: &LayerId) -> Result<Option<Stack>> {
+        let record = self.store.layer(id)?;
+        let layer = record.map(|record| Layer { id: id.clone(), content: record.content_id, origin: None });
+        Ok(layer.map(|layer| Stack::default().with(layer)))
     }
 
     /// Makes what was written a layer on top of what was below.

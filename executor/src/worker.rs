@@ -5,10 +5,12 @@ use crate::fileop::{self, CopyRequest, Owner, SourceTree};
 use crate::sandbox::Launcher;
 use crate::snapshot::Snapshots;
 use crate::source::digest::selection_digest;
+use crate::source::git::Repositories;
+use crate::source::http::Urls;
 use crate::source::image::Images;
 use crate::source::statcache::StatCache;
 use crate::users;
-use crate::value::{Context, Stack, Value};
+use crate::value::{Stack, Value};
 use cache::Store;
 use solver::key::ContentId;
 use solver::op::{File, FileAction, Op, Selection, Source};
@@ -33,18 +35,25 @@ pub struct LocalWorker {
     pub(crate) launcher: Launcher,
     pub(crate) options: Arc<WorkerOptions>,
     images: Images,
-    contexts: Arc<BTreeMap<String, Arc<Context>>>,
+    urls: Urls,
+    repositories: Repositories,
+    contexts: Arc<BTreeMap<String, Value>>,
+}
+
+/// Where a worker's files come from.
+pub struct Sources {
+    pub images: Images,
+    pub urls: Urls,
+    pub repositories: Repositories,
+    /// What the client brings, by the names of [`Source::Local`].
+    pub contexts: BTreeMap<String, Value>,
 }
 
 impl LocalWorker {
-    pub fn new(
-        snapshots: Snapshots,
-        launcher: Launcher,
-        images: Images,
-        contexts: BTreeMap<String, Arc<Context>>,
-        options: WorkerOptions,
-    ) -> Self {
-        LocalWorker { snapshots, launcher, images, contexts: Arc::new(contexts), options: Arc::new(options) }
+    pub fn new(snapshots: Snapshots, launcher: Launcher, sources: Sources, options: WorkerOptions) -> Self {
+        let Sources { images, urls, repositories, contexts } = sources;
+        let (contexts, options) = (Arc::new(contexts), Arc::new(options));
+        LocalWorker { snapshots, launcher, options, images, urls, repositories, contexts }
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -54,6 +63,7 @@ impl LocalWorker {
     /// Keeps what was learned about the contexts' files for the next build.
     pub fn save_digests(&self) {
         for context in self.contexts.values() {
+            let Value::Local(context) = context else { continue };
             if let Err(error) = context.digests.save(&context.digests_path) {
                 tracing::debug!(%error, "file digests are not kept");
             }
@@ -175,8 +185,15 @@ impl Worker for LocalWorker {
         match task.op {
             Op::Source(Source::Scratch) => Ok(Value::Files(Arc::default())),
             Op::Source(Source::Local { name }) => {
-                let context = self.contexts.get(name).ok_or_else(|| Error::NoContext(name.clone()))?;
-                Ok(Value::Local(context.clone()))
+                self.contexts.get(name).cloned().ok_or_else(|| Error::NoContext(name.clone()))
+            }
+            Op::Source(Source::Http { url, filename, checksum }) => {
+                let fetched = self.urls.fetch(url, filename, checksum.as_deref(), &task.vertex, task.events).await;
+                Ok(Value::Files(Arc::new(fetched?)))
+            }
+            Op::Source(Source::Git(git)) => {
+                let stack = self.repositories.checkout(git, &task.vertex, task.events).await?;
+                Ok(Value::Files(Arc::new(stack)))
             }
             Op::Source(Source::Image { reference, manifest, .. }) => {
                 let stack = self.images.stack(reference, manifest)?;

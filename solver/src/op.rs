@@ -20,11 +20,40 @@ pub enum Op {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Source {
     /// An image's layers, by the digest of its manifest.
-    Image { reference: String, manifest: oci::Digest, platform: Platform },
-    /// A directory of the client: `context`, or a named context. Its content counts by what each consumer selects.
-    Local { name: String },
+    Image {
+        reference: String,
+        manifest: oci::Digest,
+        platform: Platform,
+    },
+    /// What the client brings: `context`, or a named context. A directory's content counts by what each consumer selects.
+    Local {
+        name: String,
+    },
+    /// What a URL gives, as the file `filename` of an empty file system (D18.44).
+    Http {
+        url: String,
+        filename: String,
+        checksum: Option<String>,
+    },
+    Git(Git),
     /// No files at all.
     Scratch,
+}
+
+/// A checkout of a git repository, or of a directory of it (D18.42).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Git {
+    pub remote: String,
+    /// A branch, a tag, a full ref or a commit; empty for the default branch.
+    pub reference: String,
+    pub subdir: String,
+    /// The commit that `reference` must stand for, or the beginning of its hash.
+    pub checksum: Option<String>,
+    pub keep_git_dir: bool,
+    pub submodules: bool,
+    /// Files get the commit's time.
+    pub commit_time: bool,
+    pub fetch_by_commit: bool,
 }
 
 /// Runs a process in the file system of input 0.

@@ -74,7 +74,8 @@ pub fn run(call: Call, args: &BuildArgs, root: Option<PathBuf>) -> Result<ExitCo
         build_args: args.build_args.clone(),
         platform: args.platform.clone(),
     };
-    let (definition, options) = definition.load(args.target.clone())?;
+    let (definition, mut options) = definition.load(args.target.clone())?;
+    options.contexts = super::build::context::names(&args.build_contexts)?;
     match call.method {
         Method::Targets => return targets::show(&definition, call.format),
         Method::Outline => {

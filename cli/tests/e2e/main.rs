@@ -6,6 +6,7 @@
 
 mod build;
 mod check;
+mod contexts;
 mod errors;
 mod fmt;
 mod harness;
@@ -13,5 +14,7 @@ mod images;
 mod interplay;
 mod lsp;
 mod registry;
+mod remote;
 mod run;
+mod servers;
 mod stores;

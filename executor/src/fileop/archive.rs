@@ -63,6 +63,13 @@ pub(crate) fn decompress<'a>(mut input: impl Read + Send + 'a) -> io::Result<Box
     })
 }
 
+/// Whether what begins like this is a tar archive, or compressed by one of the known ways (D19.5).
+pub fn is_archive(head: &[u8]) -> bool {
+    const MAGICS: [&[u8]; 4] =
+        [b"BZh", &[0x1f, 0x8b, 8], &[0xfd, b'7', b'z', b'X', b'Z', 0], &[0x28, 0xb5, 0x2f, 0xfd]];
+    MAGICS.iter().any(|magic| head.starts_with(magic)) || matches!(Archive::new(head).header(), Ok(Some(_)))
+}
+
 fn bad(text: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text.into())
 }

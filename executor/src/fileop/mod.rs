@@ -22,6 +22,7 @@ mod tree;
 mod unpack;
 mod walk;
 
+pub use archive::is_archive;
 pub use copy::copy;
 pub use error::Error;
 pub use make::{mkdir, mkfile};
@@ -37,8 +38,18 @@ pub(crate) use stat::{Stat, at as stat_at, of as stat_of};
 pub(crate) use tree::open_file;
 pub(crate) use walk::{Entry, Node, Visitor, walk};
 
-use rustix::fd::BorrowedFd;
+use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fs::FileType;
 use solver::op::{Chmod, Selection};
+
+/// Opens the regular file `name` of a directory for reading; a link is an error.
+pub fn open_regular(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Error> {
+    let file = open_file(directory, name.as_bytes(), name.as_bytes())?;
+    match stat_of(&file).context("stat", name.as_bytes())?.kind {
+        FileType::RegularFile => Ok(file),
+        _ => Err(Error::Changed { path: name.to_owned() }),
+    }
+}
 
 /// Where files are copied from. Ignored files do not exist (D20.14).
 #[derive(Clone, Copy)]

@@ -19,16 +19,21 @@ use rustix::io::Errno;
 use std::ffi::CString;
 use std::io::{self, Read};
 
-/// Unpacks the archive in `file` into directory `to` of `destination`, which is made if it is missing (X3.70). `Ok(None)`: it is no
-/// archive, and nothing was done. `name` is for messages.
+/// Unpacks an archive into directory `to` of `destination`, which is made if it is missing (X3.70). An empty one is fine, anything else is an
+/// error. `name` is for messages.
 pub fn unpack(
-    file: BorrowedFd<'_>,
+    input: impl Read + Send,
     name: &str,
     destination: BorrowedFd<'_>,
     to: &str,
     owner: Owner,
-) -> Result<Option<CopySummary>, Error> {
-    unpack_file(file, name, destination, &clean(to.as_bytes()), owner)
+) -> Result<CopySummary, Error> {
+    let damaged = |e: io::Error| Error::Archive { archive: name.to_string(), reason: reason(&e) };
+    let mut archive = Archive::new(decompress(input).map_err(damaged)?);
+    match archive.next().map_err(damaged)? {
+        Some(first) => unpack_entries(first, archive, name, destination, &clean(to.as_bytes()), owner),
+        None => Ok(CopySummary::default()),
+    }
 }
 
 pub(crate) fn try_unpack(
@@ -52,12 +57,22 @@ fn unpack_file(
     to: &[u8],
     owner: Owner,
 ) -> Result<Option<CopySummary>, Error> {
-    let damaged = |e: io::Error| Error::Archive { archive: name.to_string(), reason: reason(&e) };
     // What cannot be decompressed or parsed is a file like any other (X6.79).
     let Ok(input) = decompress(At { fd: file, offset: 0 }) else { return Ok(None) };
     let mut archive = Archive::new(input);
     let Ok(Some(first)) = archive.next() else { return Ok(None) };
+    unpack_entries(first, archive, name, destination, to, owner).map(Some)
+}
 
+fn unpack_entries<R: Read>(
+    first: ArchiveEntry,
+    mut archive: Archive<R>,
+    name: &str,
+    destination: BorrowedFd<'_>,
+    to: &[u8],
+    owner: Owner,
+) -> Result<CopySummary, Error> {
+    let damaged = |e: io::Error| Error::Archive { archive: name.to_string(), reason: reason(&e) };
     let dir_owner = match owner {
         Owner::Keep | Owner::Root => (0, 0),
         Owner::Set(uid, gid) => (uid, gid),
@@ -80,7 +95,7 @@ fn unpack_file(
         entry = archive.next().map_err(damaged)?;
     }
     unpacker.finish()?;
-    Ok(Some(unpacker.summary))
+    Ok(unpacker.summary)
 }
 
 fn reason(error: &io::Error) -> String {

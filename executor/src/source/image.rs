@@ -1,15 +1,15 @@
 //! Base images: what a name stands for, and their layers, fetched when a step needs their files and not before.
 
+use super::progress::Progress;
 use crate::error::{Error, Result, blocking};
 use crate::snapshot::Snapshots;
 use crate::value::{Layer, LayerOrigin, Stack};
 use cache::{LayerId, Store};
 use oci::registry::Client;
 use oci::{Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, MediaType, Platform, Reference};
-use solver::event::{Event, EventSink, StatusEvent};
+use solver::event::EventSink;
 use solver::lower::{ImageResolver, ResolvedImage};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 const MAX_DOCUMENT: u64 = 4 << 20;
 const MEMO: &str = "image";
@@ -223,29 +223,12 @@ impl Images {
         if self.store.has_blob(&digest) {
             return Ok(());
         }
-        let started = SystemTime::now();
         let total = descriptor.size();
-        let mut shown = 0;
-        let mut report = |current: u64, done: bool| {
-            // A line for each twentieth is enough to watch.
-            if done || current >= shown + total / 20 {
-                shown = current;
-                let now = SystemTime::now();
-                events.send(Event::Status(StatusEvent {
-                    vertex: vertex.to_owned(),
-                    id: digest.to_string(),
-                    current,
-                    total,
-                    timestamp: now,
-                    started: Some(started),
-                    completed: done.then_some(now),
-                }));
-            }
-        };
+        let mut progress = Progress::new(events, vertex, digest.to_string());
         let mut sink = oci::registry::SyncWriter(self.store.blob_writer()?);
-        self.client.blob(reference, descriptor, &mut sink, &mut |current| report(current, false)).await?;
+        self.client.blob(reference, descriptor, &mut sink, &mut |current| progress.at(current, total)).await?;
         sink.0.commit(Some((digest, total)))?;
-        report(total, true);
+        progress.done(total);
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Far above any Dockerfile or ignore file that someone wrote.
-const MAX_TEXT: u64 = 16 << 20;
+pub const MAX_TEXT: u64 = 16 << 20;
 
 /// A context directory, read in place.
 #[derive(Debug)]
@@ -130,6 +130,22 @@ pub fn read_dockerfile(context: &Path, file: Option<&Path>) -> Result<Dockerfile
     for path in candidates {
         match read_file(&path, file.is_some()) {
             Ok(Some(data)) => return Ok(Dockerfile { path, data }),
+            Ok(None) => {}
+            Err(Error::Io { errno, .. }) => return Err(missing(errno)),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(missing(Errno::NOENT))
+}
+
+/// Reads the Dockerfile of a context that is no directory of the client: `name` in its root, links followed within it.
+pub fn read_dockerfile_in(root: BorrowedFd<'_>, name: &str) -> Result<Vec<u8>, Error> {
+    let missing = |errno| Error::Dockerfile { reason: format!("open {name}: {}", describe(errno)) };
+    let is_default = name.rsplit('/').next() == Some("Dockerfile");
+    let other = is_default.then(|| format!("{}dockerfile", &name[..name.len() - "Dockerfile".len()]));
+    for name in std::iter::once(name).chain(other.as_deref()) {
+        match read_text(root, name.as_bytes()) {
+            Ok(Some(data)) => return Ok(data),
             Ok(None) => {}
             Err(Error::Io { errno, .. }) => return Err(missing(errno)),
             Err(error) => return Err(error),

@@ -14,6 +14,7 @@
 //! An error does not end the walk: the instruction that is wrong changes nothing, and what else is wrong is found too.
 //! Only what all the rest depends on ends it: the target, a cycle, a base image.
 
+mod context;
 mod environment;
 mod globals;
 mod history;
@@ -26,6 +27,7 @@ mod transfer;
 use crate::graph::{Graph, VertexId};
 use crate::op::{Network, Op, Source};
 use crate::outline::{Outline, Parameters};
+pub use context::{NamedContext, NamedContexts, git_op};
 use environment::Environment;
 use globals::Globals;
 use lint::Lints;
@@ -70,6 +72,10 @@ pub struct LowerOptions {
     pub extra_hosts: Vec<String>,
     /// What the context leaves out, for the check of it.
     pub ignore: Option<IgnoreFile>,
+    /// The files of the build context have owners of their own, as those of an archive or a repository do (D18.27).
+    pub context_has_owners: bool,
+    /// `--build-context`.
+    pub contexts: NamedContexts,
 }
 
 /// A base image as a registry or the local store knows it.
@@ -246,8 +252,15 @@ impl<'a> Lowering<'a> {
     /// needed, so this goes round until nothing new turns up (D12.20).
     async fn resolve_bases<R: ImageResolver>(&mut self, stages: &mut Stages, resolver: &R) -> Result<()> {
         loop {
-            let wanted: Vec<_> =
-                stages.needed_images().into_iter().filter(|image| !self.images.contains_key(&image.key())).collect();
+            let mut wanted = stages.needed_images();
+            wanted.retain(|image| !self.images.contains_key(&image.key()));
+            wanted.retain(|image| match self.options.contexts.stored(&image.reference) {
+                Some(stored) => {
+                    self.images.insert(image.key(), Some(stored.clone()));
+                    false
+                }
+                None => true,
+            });
             if wanted.is_empty() {
                 return Ok(());
             }
@@ -323,12 +336,6 @@ impl<'a> Lowering<'a> {
 
     fn scratch(&mut self) -> VertexId {
         self.graph.add(Op::Source(Source::Scratch), &[], "scratch", None)
-    }
-
-    /// The build context.
-    fn context(&mut self) -> VertexId {
-        let source = Source::Local { name: "context".into() };
-        self.graph.add(Op::Source(source), &[], "[internal] load build context", None)
     }
 
     /// Expands a word of an instruction. Variables that are not set are reported (D10.7).

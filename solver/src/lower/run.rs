@@ -89,7 +89,7 @@ impl Lowering<'_> {
             mount::Mount::Bind { from, source, .. } => {
                 let from = match from.as_deref().filter(|from| !from.is_empty()) {
                     Some(from) => self.mount_origin(from, &target, span, place)?,
-                    None => self.context(),
+                    None => self.main_context().0,
                 };
                 let source = clean_absolute(source.as_deref().unwrap_or("/"));
                 MountKind::Bind { from: input(inputs, from), source }
@@ -148,6 +148,7 @@ impl Lowering<'_> {
             Origin::Stage(index) => self.stage_files(place, index, span),
             Origin::Scratch => Ok(self.scratch()),
             Origin::Image(image) => self.origin_image(&image, span, place),
+            Origin::Context(context) => Ok(self.context_files(&context, span)?.0),
         }
     }
 

@@ -96,6 +96,13 @@ impl Lowering<'_> {
                 return states[*parent].clone().expect("a base is dispatched before the stages on it");
             }
             Base::Scratch => (self.scratch(), scratch_config(stage)),
+            Base::Context(context) => {
+                let files = self.context_base(context, stage.from_span).unwrap_or_else(|error| {
+                    self.errors.push(*error);
+                    self.scratch()
+                });
+                (files, scratch_config(stage))
+            }
             Base::Image(image) => match &self.images[&image.key()] {
                 Some(resolved) => {
                     let config = resolved.config.clone();

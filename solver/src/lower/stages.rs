@@ -4,6 +4,7 @@
 //! exactly that name; `COPY --from` and `--target` see the last definition in the file, whatever the case; only `COPY --from`
 //! knows positions.
 
+use super::context::{ContextFiles, NamedContexts};
 use super::{Lowering, Purpose, Result, expand, lint, problem};
 use crate::outline::Parameters;
 use oci::{Platform, Reference};
@@ -21,6 +22,7 @@ pub struct Stages {
     stages: Vec<Stage>,
     target: usize,
     needed: Vec<bool>,
+    contexts: NamedContexts,
 }
 
 pub struct Stage {
@@ -34,8 +36,9 @@ pub struct Stage {
     pub image: Word,
     /// The comments above FROM.
     pub comments: Vec<String>,
-    /// ONBUILD instructions of the base, then the stage's own.
+    /// ONBUILD instructions of the base, then the stage's own. None where a named context stands in for the stage.
     pub instructions: Vec<StageInstruction>,
+    is_replaced: bool,
 }
 
 pub struct StageInstruction {
@@ -50,6 +53,7 @@ pub enum Base {
     Scratch,
     Stage(usize),
     Image(Box<Image>),
+    Context(ContextFiles),
 }
 
 /// An image that a stage is based on or takes files from.
@@ -74,6 +78,7 @@ pub enum Origin {
     Stage(usize),
     Image(Box<Image>),
     Scratch,
+    Context(ContextFiles),
 }
 
 impl Stages {
@@ -93,28 +98,45 @@ impl Stages {
                 }
             };
             lowering.parameters.push(parameters);
+            let name = from.name.as_ref().map(|name| name.value.clone());
+            let replacement = match &name {
+                Some(name) => lowering.context_base_of(name, &stages, &platform, from)?,
+                None => None,
+            };
+            let is_replaced = replacement.is_some();
+            let base = replacement.unwrap_or(base);
             let mut instructions = Vec::new();
             match &base {
                 Base::Stage(parent) => {
                     platform = stages[*parent].platform.clone();
-                    for text in onbuild_triggers(&dockerfile.stages[*parent]) {
+                    for text in onbuild_triggers(&dockerfile.stages[*parent]).into_iter().filter(|_| !is_replaced) {
                         instructions.push(trigger(&text, from.span)?);
                     }
                 }
-                Base::Scratch => platform = target_platform.clone(),
+                Base::Scratch | Base::Context(_) => platform = target_platform.clone(),
                 Base::Image(_) => {}
             }
-            instructions.extend(stage.instructions.iter().map(|instruction| StageInstruction {
+            let own = stage.instructions.iter().filter(|_| !is_replaced);
+            instructions.extend(own.map(|instruction| StageInstruction {
                 instruction: instruction.clone(),
                 span: instruction.span,
                 is_trigger: false,
             }));
-            let name = from.name.as_ref().map(|name| name.value.clone());
             let (image, comments) = (from.image.clone(), from.comments.clone());
-            stages.push(Stage { base, name, platform, from_span: from.span, image, comments, instructions });
+            stages.push(Stage {
+                base,
+                name,
+                platform,
+                from_span: from.span,
+                image,
+                comments,
+                instructions,
+                is_replaced,
+            });
         }
         let target = target(&stages, lowering.options.target.as_deref(), dockerfile)?;
-        let mut this = Stages { needed: vec![false; stages.len()], stages, target };
+        let contexts = lowering.options.contexts.clone();
+        let mut this = Stages { needed: vec![false; stages.len()], stages, target, contexts };
         this.reject_cycles()?;
         match (lowering.options.purpose, &lowering.options.target) {
             (Purpose::Check, None) => this.needed.fill(true),
@@ -172,7 +194,7 @@ impl Stages {
         if triggers.is_empty() {
             return Ok(());
         }
-        for stage in &mut self.stages {
+        for stage in self.stages.iter_mut().filter(|stage| !stage.is_replaced) {
             if matches!(&stage.base, Base::Image(base) if base.key() == image.key()) {
                 let parsed: Result<Vec<_>> = triggers.iter().map(|text| trigger(text, stage.from_span)).collect();
                 stage.instructions.splice(0..0, parsed?);
@@ -190,9 +212,11 @@ impl Stages {
             }
             return Ok(Origin::Stage(position));
         }
-        let lower = value.to_lowercase();
-        if let Some(index) = self.stages.iter().rposition(|stage| stage.name.as_deref() == Some(&lower)) {
+        if let Some(index) = self.last_of_name(value) {
             return Ok(Origin::Stage(index));
+        }
+        if let Some((name, context)) = self.contexts.find(value, platform) {
+            return context.origin(name, platform, (span, span), |wanted| self.last_of_name(wanted));
         }
         if value == "scratch" {
             return Ok(Origin::Scratch);
@@ -205,6 +229,11 @@ impl Stages {
             )
         })?;
         Ok(Origin::Image(Box::new(Image { reference, platform: platform.clone(), span, focus: span })))
+    }
+
+    fn last_of_name(&self, name: &str) -> Option<usize> {
+        let lower = name.to_lowercase();
+        self.stages.iter().rposition(|stage| stage.name.as_deref() == Some(&lower))
     }
 
     pub fn has_name(&self, name: &str) -> bool {
@@ -392,11 +421,30 @@ impl Lowering<'_> {
             Some(word) => self.explicit_platform(word, from, parameters)?,
             None => self.platform.clone(),
         };
+        if let Some(base) = self.context_base_of(&name.text, earlier, &platform, from)? {
+            return Ok((base, platform));
+        }
         let base = base(earlier, &name.text, &platform, from).map_err(|error| match name.text.is_empty() {
             true => self.suggest_argument(error, &name),
             false => error,
         })?;
         Ok((base, platform))
+    }
+
+    /// The named context that stands in for `name` in a FROM, if there is one.
+    fn context_base_of(&self, name: &str, earlier: &[Stage], platform: &Platform, from: &From) -> Result<Option<Base>> {
+        let Some((name, context)) = self.options.contexts.find(name, platform) else { return Ok(None) };
+        let stage = |wanted: &str| {
+            let lower = wanted.to_lowercase();
+            earlier.iter().rposition(|stage| stage.name.as_deref() == Some(&lower))
+        };
+        let origin = context.origin(name, platform, (from.span, from.image.span), stage)?;
+        Ok(Some(match origin {
+            Origin::Stage(index) => Base::Stage(index),
+            Origin::Image(image) => Base::Image(image),
+            Origin::Scratch => Base::Scratch,
+            Origin::Context(context) => Base::Context(context),
+        }))
     }
 
     fn word_of_from(&mut self, word: &Word, from: &From, parameters: &mut Parameters) -> Result<Expansion> {

@@ -8,7 +8,9 @@ use crate::graph::VertexId;
 use crate::op::{self, Chmod, File, FileAction, Mkfile, Op, Selection};
 use parser::ErrorRule;
 use parser::ast::{Transfer, TransferSource, Word};
+use parser::git::GitReference;
 use parser::heredoc::Heredoc;
+use parser::source::SourceKind;
 use parser::span::Span;
 
 /// The parts of a COPY or ADD that hold for all its sources.
@@ -26,10 +28,14 @@ impl Lowering<'_> {
         state: &mut StageState,
         place: &Place,
     ) -> Result<()> {
-        self.reject_unsupported(transfer, place.span)?;
         let destination = self.expand(&transfer.destination, state, place)?;
         let chown = self.flag(&transfer.chown, state, place)?;
         let chmod_text = self.flag(&transfer.chmod, state, place)?;
+        let checksum = self.flag(&transfer.checksum, state, place)?;
+        if let (true, Some(word)) = (transfer.sources.len() > 1, &transfer.checksum) {
+            let message = "checksum can't be specified for multiple sources";
+            return Err(problem(ErrorRule::InvalidSource, message, word.span));
+        }
         let chmod = match (&chmod_text, &transfer.chmod) {
             (Some(text), Some(word)) => {
                 Some(chmod(text).map_err(|error| problem(ErrorRule::InvalidFlagValue, error, word.span))?)
@@ -52,7 +58,13 @@ impl Lowering<'_> {
         for source in &transfer.sources {
             let TransferSource::Path(word) = source else { continue };
             let path = self.expand(word, state, place)?;
-            self.reject_remote(keyword, &path, transfer, word.span)?;
+            if let Some((files, selection)) = self.remote(keyword, &path, transfer, checksum.as_deref(), word.span)? {
+                let unpack = transfer.unpack == Some(true) && selection.path != "/";
+                let from = input(&mut inputs, files);
+                actions.push(target.copy(from, selection, unpack, true));
+                history_sources.push(parser::source::redacted(&path));
+                continue;
+            }
             if let Some(ignore) = self.options.ignore.as_ref().filter(|_| transfer.from.is_none()) {
                 self.report(place, lint::copy_ignored_file::check(ignore, keyword, &path, place.span, word.span));
             }
@@ -101,7 +113,7 @@ impl Lowering<'_> {
     /// Where the sources lie, and whether they keep their owners (D18.8, D18.27).
     fn transfer_origin(&mut self, transfer: &Transfer, place: &Place) -> Result<(VertexId, bool)> {
         let Some(from) = transfer.from.as_ref().filter(|from| !from.value.is_empty()) else {
-            return Ok((self.context(), false));
+            return Ok(self.main_context());
         };
         match self.expander.word(&from.value, &Environment::default()) {
             Ok(expansion) if expansion.text == from.value => {}
@@ -124,8 +136,70 @@ impl Lowering<'_> {
             Origin::Stage(index) => self.stage_files(place, index, from.span)?,
             Origin::Scratch => self.scratch(),
             Origin::Image(image) => self.origin_image(&image, from.span, place)?,
+            Origin::Context(context) => return self.context_files(&context, from.span),
         };
         Ok((files, true))
+    }
+
+    /// The files of a source that is a URL or a repository, and what is taken of them; `None` for a path (D18.6, D18.7, D18.40 to D18.44).
+    fn remote(
+        &mut self,
+        keyword: &str,
+        source: &str,
+        transfer: &Transfer,
+        checksum: Option<&str>,
+        span: Span,
+    ) -> Result<Option<(VertexId, Selection)>> {
+        let invalid = |message: String| problem(ErrorRule::InvalidSource, message, span);
+        let kind = SourceKind::of(source);
+        if let (Some(refusal), "COPY") = (kind.refused_by_copy(), keyword) {
+            return Err(invalid(format!("{refusal}: ADD takes those")));
+        }
+        match kind {
+            SourceKind::Git => {
+                let mut git = GitReference::parse(source).map_err(|error| invalid(error.to_string()))?;
+                let keep_git_dir = match (transfer.keep_git_dir, git.keep_git_dir) {
+                    (Some(flag), Some(query)) if flag != query => {
+                        return Err(invalid("inconsistent keep-git-dir configuration".into()));
+                    }
+                    (flag, query) => query.or(flag),
+                };
+                match (checksum, &git.checksum) {
+                    (Some(flag), Some(query)) if flag != query => {
+                        return Err(invalid(format!("checksum mismatch {flag:?} != {query:?}")));
+                    }
+                    (Some(flag), None) => git.checksum = Some(flag.to_owned()),
+                    _ => {}
+                }
+                if let Some(checksum) =
+                    git.checksum.as_deref().filter(|text| !text.bytes().all(|b| b.is_ascii_hexdigit()))
+                {
+                    let message = format!("invalid checksum {checksum} for Git URL, expected hex commit hash");
+                    return Err(invalid(message));
+                }
+                Ok(Some((self.git_source(&git, keep_git_dir, span), Selection::tree("/"))))
+            }
+            SourceKind::Http => {
+                let checksum = checksum.map(|text| match text.parse::<oci::Digest>() {
+                    Ok(digest) => Ok(digest.to_string()),
+                    Err(error) => {
+                        let span = transfer.checksum.as_ref().map_or(span, |word| word.span);
+                        let message = format!("invalid checksum {text:?}: {error}; expected sha256:<64 hex digits>");
+                        Err(problem(ErrorRule::InvalidFlagValue, message, span))
+                    }
+                });
+                let name = parser::source::url_file_name(source);
+                let vertex = self.http_source(source, &name, checksum.transpose()?, span);
+                Ok(Some((vertex, Selection::tree(&format!("/{name}")))))
+            }
+            SourceKind::Local => match &transfer.checksum {
+                Some(word) if checksum.is_some() => {
+                    let message = "checksum requires HTTP(S) or Git sources";
+                    Err(problem(ErrorRule::InvalidSource, message, word.span))
+                }
+                _ => Ok(None),
+            },
+        }
     }
 
     /// D5.17 to D5.19.
@@ -184,42 +258,5 @@ fn chmod(text: &str) -> std::result::Result<Chmod, String> {
         Ok(parser::chmod::Chmod::Octal(mode)) => Ok(Chmod::Octal(mode)),
         Ok(parser::chmod::Chmod::Symbolic(spec)) => Ok(Chmod::Symbolic(spec)),
         Err(error) => Err(error.to_string()),
-    }
-}
-
-impl Lowering<'_> {
-    /// D18.6, D18.7, D18.40, D18.43.
-    fn reject_remote(&self, keyword: &str, path: &str, transfer: &Transfer, span: Span) -> Result<()> {
-        let is_url = path.starts_with("http://") || path.starts_with("https://");
-        let is_git = path.starts_with("git://")
-            || path.starts_with("ssh://")
-            || path.starts_with("git@")
-            || (is_url && path.split(['#', '?']).next().is_some_and(|base| base.ends_with(".git")));
-        match (keyword, is_git, is_url) {
-            ("COPY", true, _) => Err(problem(ErrorRule::InvalidSource, "source can't be a git ref for COPY", span)),
-            ("COPY", _, true) => Err(problem(ErrorRule::InvalidSource, "source can't be a URL for COPY", span)),
-            (_, true, _) => self.unsupported("ADD of a git repository", span),
-            (_, _, true) => self.unsupported("ADD of a URL", span),
-            _ => match &transfer.checksum {
-                Some(checksum) => {
-                    Err(problem(ErrorRule::InvalidSource, "checksum requires HTTP(S) or Git sources", checksum.span))
-                }
-                None => Ok(()),
-            },
-        }
-    }
-
-    fn reject_unsupported(&self, transfer: &Transfer, span: Span) -> Result<()> {
-        if let Some(checksum) = transfer.checksum.as_ref().filter(|_| transfer.sources.len() > 1) {
-            return Err(problem(
-                ErrorRule::InvalidSource,
-                "checksum can't be specified for multiple sources",
-                checksum.span,
-            ));
-        }
-        match transfer.keep_git_dir {
-            Some(_) => self.unsupported("ADD --keep-git-dir", span),
-            None => Ok(()),
-        }
     }
 }

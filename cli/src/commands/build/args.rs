@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 #[derive(Args)]
 pub struct BuildArgs {
-    /// The build context: a directory
-    #[arg(value_name = "PATH")]
+    /// The build context: a directory, a tar archive, a URL, a git repository (URL#REF:DIR), or `-` for standard input
+    #[arg(value_name = "PATH | URL | -")]
     pub context: PathBuf,
 
     /// Name of the image, with or without a tag
@@ -75,6 +75,14 @@ pub struct BuildArgs {
     #[arg(long, value_name = "MODE")]
     pub network: Option<String>,
 
+    /// A context by name, in place of a stage or an image of that name: a directory, docker-image://, oci-layout://, target:, https:// or git
+    #[arg(long = "build-context", value_name = "NAME=VALUE")]
+    pub build_contexts: Vec<String>,
+
+    /// Let ADD of git repositories use the keys of an ssh agent
+    #[arg(long, value_name = "default[=SOCKET]")]
+    pub ssh: Vec<String>,
+
     /// Add a line to /etc/hosts of RUN steps
     #[arg(long = "add-host", value_name = "NAME:IP")]
     pub add_hosts: Vec<String>,
@@ -109,13 +117,9 @@ pub struct Compatibility {
     #[arg(long, hide = true)]
     secret: Vec<String>,
     #[arg(long, hide = true)]
-    ssh: Vec<String>,
-    #[arg(long, hide = true)]
     cache_to: Vec<String>,
     #[arg(long, hide = true)]
     cache_from: Vec<String>,
-    #[arg(long, hide = true)]
-    build_context: Vec<String>,
     #[arg(long, hide = true)]
     allow: Vec<String>,
     #[arg(long, hide = true)]
@@ -149,10 +153,8 @@ impl BuildArgs {
             ("--provenance", wanted(&flags.provenance)),
             ("--sbom", wanted(&flags.sbom)),
             ("--secret", !flags.secret.is_empty()),
-            ("--ssh", !flags.ssh.is_empty()),
             ("--cache-to", !flags.cache_to.is_empty()),
             ("--cache-from", !flags.cache_from.is_empty()),
-            ("--build-context", !flags.build_context.is_empty()),
             ("--allow", flags.allow.iter().any(|entitlement| entitlement != "network.host")),
             ("--attest", !flags.attest.is_empty()),
             ("--annotation", !flags.annotation.is_empty()),

@@ -1,23 +1,26 @@
 //! `rbuild build`: from flags to outputs.
 
 mod args;
+pub mod context;
 mod export;
 mod request;
 
 pub use args::BuildArgs;
 
-use crate::app::App;
+use crate::app::{App, USER_AGENT};
 use crate::definition::Definition;
 use crate::error::{CliError, Result};
 use crate::progress::Display;
+use context::{Loaded, Loader};
 use executor::export::image::BuiltImage;
 use executor::index::StoreIndex;
+use executor::source::git::Repositories;
+use executor::source::http::Urls;
 use executor::source::image::Images;
-use executor::source::local::LocalSource;
-use executor::source::statcache::StatCache;
-use executor::value::{Context, Value};
-use executor::worker::LocalWorker;
+use executor::value::Value;
+use executor::worker::{LocalWorker, Sources};
 use export::Exporter;
+use oci::fetch::Downloader;
 use oci::{Platform, Reference};
 use parser::lint::Rule;
 use parser::{Diagnostic, LineIndex};
@@ -26,8 +29,6 @@ use solver::check;
 use solver::event::{Event, EventSink, SourceFile, VertexDigest, WarningEvent};
 use solver::lower::{self, ImageResolver, LowerOptions, Plan, ResolvedImage};
 use solver::schedule::{ScheduleOptions, solve};
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
@@ -100,10 +101,16 @@ async fn build(
     images: &Images,
     events: &EventSink,
 ) -> Result<std::result::Result<Option<BuiltImage>, Cancelled>> {
-    let (definition, vertex, context) = load_definition(request, app, events)?;
+    let urls = Urls::new(app.snapshots.clone(), Downloader::new(USER_AGENT));
+    let repositories = Repositories::new(app.snapshots.clone(), request.agent.clone());
+    let loader = Loader { app, request, images, urls: &urls, repositories: &repositories, events };
+    let Loaded { definition, vertex, context, ignore, has_owners } = loader.main().await?;
+    let platform = request.lower.platform.clone().unwrap_or_else(Platform::host);
+    let (named, mut contexts) = loader.named(&platform).await?;
+    contexts.insert("context".to_owned(), context);
     let dockerfile = parser::parse(&definition.text).map_err(|errors| definition.errors(&errors))?;
     let resolver = NotedResolver { images, events };
-    let options = LowerOptions { ignore: context.source.ignore.clone(), ..request.lower.clone() };
+    let options = LowerOptions { ignore, context_has_owners: has_owners, contexts: named, ..request.lower.clone() };
     let lowered = lower::lower(&dockerfile, &options, &resolver).await;
     warn(&lowered.warnings, &definition, &vertex, events);
     let plan = lowered.plan.map_err(|errors| definition.errors(&errors))?;
@@ -111,14 +118,9 @@ async fn build(
         return Err(CliError::build(check::violation(&lowered.warnings)));
     }
     let Plan { graph, result, config, base_history, epoch, .. } = plan;
-    let contexts = BTreeMap::from([("context".to_owned(), context)]);
-    let worker = Arc::new(LocalWorker::new(
-        app.snapshots.clone(),
-        app.launcher.clone(),
-        images.clone(),
-        contexts,
-        request.worker.clone(),
-    ));
+    let sources = Sources { images: images.clone(), urls, repositories, contexts };
+    let worker =
+        Arc::new(LocalWorker::new(app.snapshots.clone(), app.launcher.clone(), sources, request.worker.clone()));
     let index = Arc::new(StoreIndex::new(app.store.clone()));
     let options = ScheduleOptions { no_cache: args.no_cache };
     let solved = solve(Arc::new(graph), &[result], worker.clone(), index, options, events.clone()).await;
@@ -153,32 +155,6 @@ fn warn(warnings: &[Diagnostic], definition: &Definition, vertex: &VertexDigest,
             source: Some(source.clone()),
         }));
     }
-}
-
-/// Dockerfile, the vertex that stands for its loading, and context (D19, D20).
-fn load_definition(
-    request: &Request,
-    app: &App,
-    events: &EventSink,
-) -> Result<(Definition, VertexDigest, Arc<Context>)> {
-    let shown = request.file.as_deref().unwrap_or(Path::new("Dockerfile")).to_string_lossy();
-    let task = events.start(format!("[internal] load build definition from {shown}"));
-    let vertex = task.digest().clone();
-    let definition = Definition::load(&request.context, request.file.as_deref())?;
-    task.done();
-    let task = events.start("[internal] load .dockerignore");
-    let local = LocalSource::open(&request.context, "context", Some(&definition.path))
-        .map_err(|error| CliError::build(error.to_string()))?;
-    task.done();
-    let directory = request.context.canonicalize()?;
-    let key = blake3_hex(directory.as_os_str().as_encoded_bytes());
-    let digests_path = app.store.root().join(format!("digests-{key}"));
-    let digests = StatCache::load(&digests_path);
-    Ok((definition, vertex, Arc::new(Context { source: local, digests, digests_path })))
-}
-
-fn blake3_hex(bytes: &[u8]) -> String {
-    oci::Digest::of(bytes).hex().chars().take(32).collect()
 }
 
 /// Shows what is asked of registries.

@@ -1,21 +1,25 @@
 //! From flags to a checked request.
 
 use super::args::BuildArgs;
+use super::context::{self, MainContext, NamedSpec};
 use crate::app::{App, reference};
 use crate::definition;
 use crate::error::{CliError, Result};
 use crate::output::{ImageFormat, OutputSpec};
 use crate::progress::Mode;
+use executor::source::git::SshAgent;
 use executor::worker::WorkerOptions;
 use rustix::termios::isatty;
-use solver::lower::LowerOptions;
+use solver::lower::{LowerOptions, NamedContext};
 use solver::op::Network;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What the flags ask for, checked.
 pub struct Request {
-    pub context: PathBuf,
+    pub context: MainContext,
+    pub named_contexts: Vec<(String, NamedSpec)>,
+    pub agent: SshAgent,
     pub file: Option<PathBuf>,
     pub mode: Mode,
     pub lower: LowerOptions,
@@ -24,17 +28,14 @@ pub struct Request {
 }
 
 pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
-    let context = args.context.clone();
-    let text = context.to_string_lossy();
-    if text == "-" || text.contains("://") || text.starts_with("git@") {
-        return Err(CliError::Usage(format!(
-            "the context {text:?} is not supported yet by this version of rbuild: give a directory"
-        )));
+    let build_args = definition::build_args(&args.build_args)?;
+    let context = MainContext::parse(&args.context, &build_args)?;
+    if context == MainContext::Stdin && args.file.as_deref() == Some(Path::new("-")) {
+        return Err(CliError::Usage("standard input cannot be both the context and the Dockerfile".into()));
     }
-    if !context.is_dir() {
-        let reason = if context.exists() { "it is not a directory" } else { "no such file or directory" };
-        return Err(CliError::Usage(format!("unable to prepare context: path {text:?} not found: {reason}")));
-    }
+    let named_contexts =
+        args.build_contexts.iter().map(|text| context::parse_named(text)).collect::<Result<Vec<_>>>()?;
+    let agent = agent(&args.ssh, &context, &named_contexts)?;
     let tags: Vec<String> = args.tags.iter().map(|tag| Ok(reference(tag)?.to_string())).collect::<Result<_>>()?;
     let platform = args.platform.clone().or_else(|| app.config.build.platform.clone());
     let platform = definition::platform(platform.as_deref())?;
@@ -50,7 +51,6 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
             return Err(CliError::Usage(format!("invalid network mode {other:?}{hint}")));
         }
     };
-    let build_args = definition::build_args(&args.build_args)?;
     let extra_hosts = add_hosts(&args.add_hosts)?;
     let is_proxy = |name: &str| {
         ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"].contains(&name.to_uppercase().as_str())
@@ -64,6 +64,8 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
     };
     Ok(Request {
         context,
+        named_contexts,
+        agent,
         file: args.file.clone(),
         mode,
         lower: LowerOptions {
@@ -78,6 +80,41 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
         worker: WorkerOptions { extra_hosts, proxies },
         outputs: outputs(args, &tags)?,
     })
+}
+
+/// `--ssh default[=SOCKET]`. Repositories that the user names on the command line may have their keys without it.
+fn agent(given: &[String], context: &MainContext, named: &[(String, NamedSpec)]) -> Result<SshAgent> {
+    let mut agent = SshAgent { socket: std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from), ..SshAgent::default() };
+    for text in given {
+        let (id, socket) = text.split_once('=').unwrap_or((text, ""));
+        if id != "default" || (!socket.is_empty() && !is_socket(Path::new(socket))) {
+            let message =
+                format!("--ssh {text}: this version of rbuild knows default, with the socket of an agent, only");
+            return Err(CliError::Usage(message));
+        }
+        agent.for_all = true;
+        if !socket.is_empty() {
+            agent.socket = Some(socket.into());
+        }
+        if agent.socket.is_none() {
+            let message =
+                "--ssh default: there is no ssh agent; start one, which sets SSH_AUTH_SOCK, or name its socket";
+            return Err(CliError::Usage(message.into()));
+        }
+    }
+    let contexts = named.iter().filter_map(|(_, spec)| match spec {
+        NamedSpec::Ready(NamedContext::Git(git)) => Some(git.remote.clone()),
+        _ => None,
+    });
+    agent.for_remotes = contexts.collect();
+    if let MainContext::Git(git) = context {
+        agent.for_remotes.push(git.remote.clone());
+    }
+    Ok(agent)
+}
+
+fn is_socket(path: &Path) -> bool {
+    path.metadata().is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()))
 }
 
 /// R5.4 to R5.7.

@@ -1,0 +1,131 @@
+//! Files from URLs: ADD, and contexts (D18.43, D18.44, D18.46).
+//!
+//! A file becomes a layer of its own with nothing else in it. What is remembered of a URL is the layer and what the server said to
+//! tell versions apart, so that an unchanged file is asked about but not sent again; one whose checksum is given is not even asked about.
+
+use super::progress::Progress;
+use crate::error::{Error, Result, blocking};
+use crate::fileop::Context as _;
+use crate::snapshot::Snapshots;
+use crate::value::Stack;
+use cache::LayerId;
+use oci::Digest;
+use oci::fetch::{Answer, Downloader, Validators};
+use rustix::fs::{Mode, OFlags, Timespec, Timestamps};
+use serde::{Deserialize, Serialize};
+use solver::event::EventSink;
+use std::fs::File;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
+
+const BY_URL: &str = "http";
+const BY_DIGEST: &str = "http-digest";
+
+/// Fetches files into a store. Cheap to clone.
+#[derive(Clone)]
+pub struct Urls {
+    snapshots: Snapshots,
+    downloader: Downloader,
+}
+
+/// The latest version of a URL that was fetched.
+#[derive(Serialize, Deserialize)]
+struct Known {
+    validators: Validators,
+    digest: Digest,
+    layer: LayerId,
+}
+
+impl Urls {
+    pub fn new(snapshots: Snapshots, downloader: Downloader) -> Self {
+        Urls { snapshots, downloader }
+    }
+
+    /// A file system with the file `filename`, 0600 and root's, and dated as the server says. `checksum` is `sha256:…`.
+    pub async fn fetch(
+        &self,
+        url: &str,
+        filename: &str,
+        checksum: Option<&str>,
+        vertex: &str,
+        events: &EventSink,
+    ) -> Result<Stack> {
+        let store = self.snapshots.store();
+        // Hashed, because a URL may hold a password.
+        let key = blake3::hash(format!("{filename}\0{url}").as_bytes());
+        let (locking, id) = (store.clone(), *key.as_bytes());
+        let _lock = blocking(move || Ok(locking.lock_key(&id)?)).await?;
+
+        if let Some(checksum) = checksum
+            && let Some(layer) = store.memo(BY_DIGEST, &format!("{checksum} {filename}"))?
+            && let Ok(layer) = serde_json::from_slice::<LayerId>(&layer)
+            && let Some(stack) = self.snapshots.stack_of(&layer)?
+        {
+            return Ok(stack);
+        }
+        let mut known = None;
+        if let Some(memo) = store.memo(BY_URL, key.to_hex().as_str())?
+            && let Ok(memo) = serde_json::from_slice::<Known>(&memo)
+            && let Some(stack) = self.snapshots.stack_of(&memo.layer)?
+        {
+            known = Some((memo, stack));
+        }
+
+        let draft = self.snapshots.plain()?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&draft.root, filename, flags, Mode::from(0o600));
+        let file = File::from(file.context("create", filename.as_bytes())?);
+        let validators = known.as_ref().map(|(known, _)| &known.validators);
+        let mut progress = Progress::new(events, vertex, parser::source::redacted(url));
+        let mut report = |current, total: Option<u64>| progress.at(current, total.unwrap_or(0));
+        let answer = self.downloader.get(url, validators, &file, &mut report).await?;
+        let (digest, found) = match (answer, known) {
+            (Answer::Unchanged, Some((known, stack))) => (known.digest, Ok(stack)),
+            (Answer::Unchanged, None) => return Err(Error::WrongInput),
+            (Answer::New(new), _) => (new.digest, Err(new)),
+        };
+        if let Some(expected) = checksum
+            && digest.to_string() != expected
+        {
+            let (url, found) = (parser::source::redacted(url), digest.to_string());
+            return Err(Error::Checksum { url, found, expected: expected.to_owned() });
+        }
+        let new = match found {
+            Ok(stack) => return Ok(stack),
+            Err(new) => new,
+        };
+        progress.done(new.size);
+        let modified = new.validators.last_modified.as_deref().and_then(seconds);
+        if let Some(seconds) = modified {
+            let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
+            let times = Timestamps { last_access: time, last_modification: time };
+            rustix::fs::futimens(&file, &times).context("set the time of", filename.as_bytes())?;
+        }
+        drop(file);
+        let snapshots = self.snapshots.clone();
+        let stack = blocking(move || snapshots.commit(draft, true)).await?;
+        if let [layer] = stack.layers() {
+            let by_digest = serde_json::to_vec(&layer.id).unwrap_or_default();
+            store.put_memo(BY_DIGEST, &format!("{digest} {filename}"), &by_digest)?;
+            let known = Known { validators: new.validators, digest, layer: layer.id.clone() };
+            store.put_memo(BY_URL, key.to_hex().as_str(), &serde_json::to_vec(&known).unwrap_or_default())?;
+        }
+        Ok(stack)
+    }
+}
+
+/// Of an HTTP date, since 1970.
+fn seconds(date: &str) -> Option<i64> {
+    // HTTP's dates are those of mail with another name for the zone.
+    let date = date.strip_suffix("GMT").map(|date| format!("{date}+0000"))?;
+    OffsetDateTime::parse(&date, &Rfc2822).ok().map(OffsetDateTime::unix_timestamp)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn dates() {
+        assert_eq!(super::seconds("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
+        assert_eq!(super::seconds("yesterday"), None);
+    }
+}
