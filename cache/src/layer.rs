@@ -75,6 +75,11 @@ impl Attempt {
         &self.work
     }
 
+    /// Where what is known of the files' digests may be kept; it goes with the layer.
+    pub fn digests(&self) -> PathBuf {
+        self.path.join("digests")
+    }
+
     /// Makes the upper directory a layer: a rename, and a record after it. Without an id it gets a fresh one. If another process was
     /// faster with the same id, its layer stands.
     pub fn commit(mut self, id: Option<LayerId>, record: &LayerRecord) -> Result<LayerId> {
@@ -119,6 +124,11 @@ impl Store {
         // The root directory of a layer is never an entry of it; its mode shows in containers all the same.
         fs::set_permissions(&upper, fs::Permissions::from_mode(0o755)).map_err(Error::io("set the mode of", &upper))?;
         Ok(Attempt { store: self.clone(), path, upper, work, committed: false, _lock: lock })
+    }
+
+    /// Where digests of a layer's files may be, if the layer's maker wrote them down.
+    pub fn layer_digests(&self, id: &LayerId) -> PathBuf {
+        self.path("snapshots").join(&id.0).join("digests")
     }
 
     /// Where a layer's files are.

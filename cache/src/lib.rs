@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! oci-layout index.json blobs/sha256/…   a valid OCI image layout: other tools can read it in place
-//! snapshots/ID/fs                        one layer's directory, never changed once it is there
+//! snapshots/ID/fs                        one layer's directory, never changed once it is there; files may be shared with others
+//! snapshots/ID/digests                   digests of its files, where a copy made it
+//! git/                                   a bare repository for each remote
 //! cache.db                               layers, results, memos
 //! mounts/ID                              RUN --mount=type=cache directories
 //! tmp/ locks/ trash/

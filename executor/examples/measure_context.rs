@@ -1,11 +1,10 @@
-//! Times the digest (cold, then with remembered digests) and the copy of a context of many small files.
+//! Times the digest (cold, then with remembered digests) and the copy of a context of many small files, the later ones linked from the first.
 //!
 //! `cargo run --release -p executor --example measure_context [DIRECTORY]`; without a directory, 100,000 files are made.
 
-use executor::fileop::{CopyRequest, Owner, copy};
-use executor::source::digest::selection_digest;
+use executor::fileop::statcache::StatCache;
+use executor::fileop::{Account, Book, BookWriter, CopyRequest, Owner, Previous, copy, selection_digest};
 use executor::source::local::LocalSource;
-use executor::source::statcache::StatCache;
 use solver::op::Selection;
 use std::error::Error;
 use std::fs;
@@ -32,26 +31,38 @@ fn main() -> Result<(), Box<dyn Error>> {
         let start = Instant::now();
         let cache = StatCache::load(&file);
         let loaded = start.elapsed();
-        selection_digest(&source.tree(), std::slice::from_ref(&all), &cache, false)?;
+        selection_digest(&source.tree(), &all, &cache, false)?;
         let digested = start.elapsed();
         cache.save(&file)?;
         println!("digest {round}: {digested:?} of which loading {loaded:?}; saved after {:?}", start.elapsed());
     }
+    let digests = StatCache::load(&file);
+    let mut previous: Option<Previous> = None;
     for round in 0..3 {
-        let to = temporary.path().join(format!("copy{round}"));
-        fs::create_dir(&to)?;
-        let to = fs::File::open(to)?;
+        let path = temporary.path().join(format!("copy{round}"));
+        let stage = temporary.path().join(format!("stage{round}"));
+        fs::create_dir(&path)?;
+        fs::create_dir(&stage)?;
+        let (to, stage) = (fs::File::open(&path)?, fs::File::open(stage)?);
+        let book_path = temporary.path().join(format!("book{round}"));
+        let book = BookWriter::create(&book_path)?;
         let start = Instant::now();
+        let account = Account { digests: &digests, keep_owner: false, previous: previous.as_ref(), book: Some(&book) };
         let summary = copy(&CopyRequest {
             source: source.tree(),
             destination: to.as_fd(),
+            layer: to.as_fd(),
+            staging: stage.as_fd(),
             selection: &all,
             to: "/",
             owner: Owner::Keep,
             chmod: None,
             unpack: false,
+            account: Some(account),
         })?;
-        println!("copy: {:?}, {summary:?}", start.elapsed());
+        println!("copy: {:?}, {} files, {} bytes", start.elapsed(), summary.files, summary.bytes);
+        book.finish()?;
+        previous = Book::open(&book_path).map(|book| Previous::new(to.into(), book));
     }
     Ok(())
 }

@@ -40,6 +40,8 @@ pub enum Error {
     Manifest { reference: String, problem: String },
     #[error("no match for platform in manifest: {reference} has no image for {platform}: not found")]
     NoPlatform { reference: String, platform: String },
+    #[error("files of the build context changed while they were copied")]
+    ContextChanged,
     #[error("there is no context called {0:?}")]
     NoContext(String),
     #[error("this step needs files where it was given a directory of the client, or the reverse")]
@@ -53,6 +55,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether a context is no longer what it was when it was looked at.
+    pub fn is_stale(&self) -> bool {
+        matches!(self, Error::ContextChanged | Error::File(crate::fileop::Error::Changed { .. }))
+    }
+
     /// Writing to the user failed.
     pub fn output(source: io::Error) -> Error {
         Error::Write { path: "the output".into(), source }

@@ -1,6 +1,7 @@
 //! Runs an `Exec` op: a process in a sandbox over its first input, and what it wrote as a layer.
 
 use crate::error::{Error, Result, blocking};
+use crate::fileop::{self, Account, CopyRequest, Owner, SourceTree};
 use crate::mount;
 use crate::output;
 use crate::sandbox::{Container, ContainerMount, Exit, MountSource, Network, Process, Security, Stdio};
@@ -11,8 +12,10 @@ use crate::value::{Stack, Value};
 use crate::worker::LocalWorker;
 use cache::{CacheMountLease, Sharing};
 use rustix::fs::{FileType, Mode};
-use solver::op::{self, CacheSharing, Exec, MountKind};
+use solver::key::ContentId;
+use solver::op::{self, CacheSharing, Exec, Input, MountKind};
 use solver::schedule::OpTask;
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -24,6 +27,8 @@ struct Held {
     leases: Vec<CacheMountLease>,
     /// Upper directories of writable binds: what is written there is dropped (X2.11).
     drafts: Vec<Draft>,
+    /// Of what binds of contexts show, by input, in order.
+    digests: BTreeMap<Input, Vec<[u8; 32]>>,
 }
 
 impl LocalWorker {
@@ -34,7 +39,8 @@ impl LocalWorker {
         let Some(Value::Files(below)) = task.inputs.first() else { return Err(Error::WrongInput) };
         let prepared = {
             let (this, exec, inputs, below) = (self.clone(), exec.clone(), task.inputs.to_vec(), below.clone());
-            blocking(move || this.prepare(&exec, &inputs, &below)).await?
+            let contributions = task.contributions.to_vec();
+            blocking(move || this.prepare(&exec, &inputs, &contributions, &below)).await?
         };
         let Prepared { draft, container, held } = prepared;
         let mut process = self.launcher.launch(container, Stdio::Pipes)?;
@@ -54,7 +60,7 @@ impl LocalWorker {
         Ok(Value::Files(Arc::new(stack)))
     }
 
-    fn prepare(&self, exec: &Exec, inputs: &[Value], below: &Stack) -> Result<Prepared> {
+    fn prepare(&self, exec: &Exec, inputs: &[Value], contributions: &[ContentId], below: &Stack) -> Result<Prepared> {
         let draft = self.snapshots.draft(below)?;
         let identity = users::process_identity(draft.root.as_fd(), &exec.user)
             .map_err(|source: UserError| Error::User { command: shown(&exec.args), source })?;
@@ -67,6 +73,7 @@ impl LocalWorker {
                 source: self.mount_source(mount, inputs, &mut held)?,
             });
         }
+        crate::copies::check(&held.digests, contributions)?;
         let root = rustix::io::fcntl_dupfd_cloexec(&draft.root, 0).map_err(|errno| mount::MountError::Mount {
             what: "the root".into(),
             source: errno.into(),
@@ -109,7 +116,7 @@ impl LocalWorker {
     fn mount_source(&self, mount: &op::Mount, inputs: &[Value], held: &mut Held) -> Result<MountSource> {
         match &mount.kind {
             MountKind::Bind { from, source } => {
-                let root = self.input_root(inputs.get(*from), !mount.readonly, held)?;
+                let root = self.input_root(*from, inputs, source, !mount.readonly, held)?;
                 detached(mount::bind(root.as_fd(), source).map_err(|error| not_found(error, source))?)
             }
             MountKind::Cache { id, sharing, from, source, mode, uid, gid } => {
@@ -148,15 +155,18 @@ impl LocalWorker {
     ) -> Result<()> {
         if let Some(Value::Files(stack)) = from {
             let view = self.snapshots.view(&stack.ids())?;
-            let selection = op::Selection::tree(source);
-            crate::fileop::copy(&crate::fileop::CopyRequest {
-                source: crate::fileop::SourceTree { root: view.as_fd(), ignore: None, ignore_name: "" },
+            let (selection, stage) = (op::Selection::tree(source), self.snapshots.stage()?);
+            fileop::copy(&CopyRequest {
+                source: SourceTree { root: view.as_fd(), ignore: None, ignore_name: "" },
                 destination: directory.as_fd(),
+                layer: directory.as_fd(),
+                staging: stage.root.as_fd(),
                 selection: &selection,
                 to: "/",
-                owner: crate::fileop::Owner::Keep,
+                owner: Owner::Keep,
                 chmod: None,
                 unpack: false,
+                account: None,
             })?;
         }
         let failed = |errno: rustix::io::Errno| Error::Write { path: "a cache directory".into(), source: errno.into() };
@@ -165,9 +175,16 @@ impl LocalWorker {
         rustix::fs::fchmod(directory, Mode::from_raw_mode(mode)).map_err(failed)
     }
 
-    /// A view of an input: writable ones take their writes with them when they end.
-    fn input_root(&self, input: Option<&Value>, writable: bool, held: &mut Held) -> Result<OwnedFd> {
-        match input {
+    /// A view of an input, in which at least `source` is there: writable ones take their writes with them when they end.
+    fn input_root(
+        &self,
+        input: Input,
+        inputs: &[Value],
+        source: &str,
+        writable: bool,
+        held: &mut Held,
+    ) -> Result<OwnedFd> {
+        match inputs.get(input) {
             Some(Value::Files(stack)) if writable => {
                 let draft = self.snapshots.draft(stack)?;
                 let root = rustix::io::fcntl_dupfd_cloexec(&draft.root, 0)
@@ -178,16 +195,21 @@ impl LocalWorker {
             Some(Value::Files(stack)) => self.snapshots.view(&stack.ids()),
             // Ignored files must not show, and the client's own must not change: a copy of what is not ignored.
             Some(Value::Local(context)) => {
-                let draft = self.snapshots.draft(&Stack::default())?;
-                crate::fileop::copy(&crate::fileop::CopyRequest {
+                let (draft, stage) = (self.snapshots.plain()?, self.snapshots.stage()?);
+                let account = Account { digests: &context.digests, keep_owner: false, previous: None, book: None };
+                let copied = fileop::copy(&CopyRequest {
                     source: context.source.tree(),
                     destination: draft.root.as_fd(),
-                    selection: &op::Selection::tree("/"),
-                    to: "/",
-                    owner: crate::fileop::Owner::Root,
+                    layer: draft.root.as_fd(),
+                    staging: stage.root.as_fd(),
+                    selection: &op::Selection::tree(source),
+                    to: source,
+                    owner: Owner::Root,
                     chmod: None,
                     unpack: false,
+                    account: Some(account),
                 })?;
+                held.digests.entry(input).or_default().extend(copied.digest);
                 let root = rustix::io::fcntl_dupfd_cloexec(&draft.root, 0)
                     .map_err(|errno| Error::Write { path: "a mount".into(), source: errno.into() })?;
                 held.drafts.push(draft);
@@ -213,7 +235,7 @@ fn detached(mount: OwnedFd) -> Result<MountSource> {
 
 fn not_found(error: mount::MountError, source: &str) -> Error {
     match error {
-        mount::MountError::Open { .. } => crate::fileop::Error::NotFound { path: source.to_owned() }.into(),
+        mount::MountError::Open { .. } => fileop::Error::NotFound { path: source.to_owned() }.into(),
         error => error.into(),
     }
 }

@@ -1,6 +1,7 @@
 //! Layers as directories: making a base's there, mounting a stack, and turning what a step wrote into a new layer.
 
 use crate::error::{Error, Result};
+use crate::fileop::Book;
 use crate::mount;
 use crate::sandbox::Privileges;
 use crate::value::{Layer, LayerOrigin, Stack};
@@ -9,7 +10,7 @@ use oci::DiffId;
 use oci::codec::{HashingReader, ReadAhead, decoder};
 use oci::layer::{ApplyOptions, Change, ChangeKind};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Mounts stacks of a store's layers. All mounts are detached: they live as long as their descriptor and show nowhere.
@@ -28,7 +29,30 @@ pub struct Draft {
     started: SystemTime,
 }
 
+/// A directory beside the layers in which files are put together.
+pub struct Stage {
+    attempt: Attempt,
+    pub root: OwnedFd,
+}
+
+impl Stage {
+    /// Where the digests of its files are written down.
+    pub fn digests(&self) -> PathBuf {
+        self.attempt.digests()
+    }
+}
+
 impl Draft {
+    /// Root of the layer's own directory, below the overlay.
+    pub fn layer(&self) -> Result<OwnedFd> {
+        Ok(mount::open_directory(self.attempt.upper())?)
+    }
+
+    /// Takes over what a stage knows of the digests of files that were moved here.
+    pub fn take_digests(&self, stage: &Stage) {
+        // Without them nothing is lost but time.
+        let _ = std::fs::rename(stage.digests(), self.attempt.digests());
+    }
     /// Where what is written lies on the host; for programs that want a path.
     pub fn upper(&self) -> &Path {
         self.attempt.upper()
@@ -58,10 +82,34 @@ impl Snapshots {
     /// A writable view over `below`; [`commit`](Snapshots::commit) keeps what was written, dropping forgets it.
     pub fn draft(&self, below: &Stack) -> Result<Draft> {
         let attempt = self.store.begin_layer()?;
+        let root = self.mount(&attempt, below)?;
+        Ok(Draft { attempt, below: below.clone(), root, started: SystemTime::now() })
+    }
+
+    /// An empty directory that can be moved from into any draft.
+    pub fn stage(&self) -> Result<Stage> {
+        let attempt = self.store.begin_layer()?;
+        let root = mount::open_directory(attempt.upper())?;
+        Ok(Stage { attempt, root })
+    }
+
+    /// Makes the draft's view see what was written below it, behind its back.
+    pub fn refresh(&self, draft: &mut Draft) -> Result<()> {
+        if draft.below.layers().is_empty() {
+            return Ok(());
+        }
+        // The old mount must be gone first, and a work directory is used once.
+        draft.root = mount::open_directory(draft.attempt.upper())?;
+        let work = draft.attempt.work();
+        std::fs::remove_dir_all(work).and_then(|()| std::fs::create_dir(work)).map_err(Error::write("a layer"))?;
+        draft.root = self.mount(&draft.attempt, &draft.below)?;
+        Ok(())
+    }
+
+    fn mount(&self, attempt: &Attempt, below: &Stack) -> Result<OwnedFd> {
         let paths: Vec<_> = below.ids().iter().map(|id| self.store.layer_path(id)).collect();
         let upper = Some((attempt.upper(), attempt.work()));
-        let root = mount::overlay(&paths, upper, &self.store.empty_directory(), self.privileges)?;
-        Ok(Draft { attempt, below: below.clone(), root, started: SystemTime::now() })
+        Ok(mount::overlay(&paths, upper, &self.store.empty_directory(), self.privileges)?)
     }
 
     /// An empty file system that is written without an overlay in between: for files that rbuild makes itself, as an overlay
@@ -84,21 +132,37 @@ impl Snapshots {
     /// With `adopt`, an earlier layer over equal content that has the same content stands in for the new one, so that
     /// everything after it stays cached and the image's digest stays the same.
     pub fn commit(&self, draft: Draft, adopt: bool) -> Result<Stack> {
+        self.commit_knowing(draft, adopt, None)
+    }
+
+    /// The same. `copied_into` is a directory whose files' digests the draft has with it.
+    pub fn commit_knowing(&self, draft: Draft, adopt: bool, copied_into: Option<&[u8]>) -> Result<Stack> {
         let Draft { attempt, below, root, started } = draft;
+        let book = copied_into.and_then(|_| Book::open(&attempt.digests()));
+        let known = |path: &[u8]| {
+            let inside = match copied_into? {
+                [] => path,
+                directory => path.strip_prefix(directory)?.strip_prefix(b"/")?,
+            };
+            book.as_ref()?.digest(inside)
+        };
         // The overlay must be gone before its upper directory becomes a lower one.
         drop(root);
         let upper = mount::open_directory(attempt.upper())?;
         let lower = self.lower(&below)?;
+        let mut size = 0;
         let changes = oci::layer::diff(upper.as_fd(), lower.as_ref().map(AsFd::as_fd))?;
+        let changes = changes.inspect(|change| {
+            if let Ok(Change { kind: ChangeKind::File { size: bytes }, .. }) = change {
+                size += bytes;
+            }
+        });
         let ended = SystemTime::now();
-        let content = oci::layer::content_id(&changes, upper.as_fd(), Some((started, ended)))?;
+        let content = oci::layer::content_id(changes, upper.as_fd(), Some((started, ended)), &known)?;
         let earlier = if adopt { self.store.layer_with_content(below.content().0, content)? } else { None };
         let id = match earlier {
             Some(id) => id,
-            None => {
-                let size = file_bytes(&changes);
-                attempt.commit(None, &self.record(&below, content, ended, size, None))?
-            }
+            None => attempt.commit(None, &self.record(&below, content, ended, size, None))?,
         };
         Ok(below.with(Layer { id, content, origin: None }))
     }
@@ -153,12 +217,4 @@ impl Snapshots {
     fn userxattr(&self) -> bool {
         self.privileges != Privileges::Root
     }
-}
-
-fn file_bytes(changes: &[Change]) -> u64 {
-    let sizes = changes.iter().map(|change| match change.kind {
-        ChangeKind::File { size } => size,
-        _ => 0,
-    });
-    sizes.sum()
 }

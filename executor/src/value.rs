@@ -1,7 +1,7 @@
 //! What vertices give: stacks of layers, and directories of the client.
 
+use crate::fileop::statcache::StatCache;
 use crate::source::local::LocalSource;
-use crate::source::statcache::StatCache;
 use cache::LayerId;
 use oci::{Descriptor, DiffId, Reference};
 use solver::key::ContentId;

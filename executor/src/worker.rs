@@ -1,22 +1,22 @@
 //! The solver's [`Worker`] on this machine.
 
+use crate::copies::{Ahead, Copies};
 use crate::error::{Error, Result, blocking};
-use crate::fileop::{self, CopyRequest, Owner, SourceTree};
+use crate::fileop::statcache::StatCache;
+use crate::fileop::{self, Account, BookWriter, CopyRequest, Owner, SourceTree, Staged};
 use crate::sandbox::Launcher;
-use crate::snapshot::Snapshots;
-use crate::source::digest::selection_digest;
+use crate::snapshot::{Draft, Snapshots, Stage};
 use crate::source::git::Repositories;
 use crate::source::http::Urls;
 use crate::source::image::Images;
-use crate::source::statcache::StatCache;
 use crate::users;
 use crate::value::{Stack, Value};
 use cache::Store;
 use solver::key::ContentId;
-use solver::op::{File, FileAction, Op, Selection, Source};
-use solver::schedule::{OpTask, Worker};
+use solver::op::{self, File, FileAction, Input, Op, Selection, Source};
+use solver::schedule::{InputTask, OpTask, Worker, selections_id};
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 /// What a build's steps see that is no part of their keys.
@@ -38,6 +38,7 @@ pub struct LocalWorker {
     urls: Urls,
     repositories: Repositories,
     contexts: Arc<BTreeMap<String, Value>>,
+    pub(crate) ahead: Ahead,
 }
 
 /// Where a worker's files come from.
@@ -53,7 +54,7 @@ impl LocalWorker {
     pub fn new(snapshots: Snapshots, launcher: Launcher, sources: Sources, options: WorkerOptions) -> Self {
         let Sources { images, urls, repositories, contexts } = sources;
         let (contexts, options) = (Arc::new(contexts), Arc::new(options));
-        LocalWorker { snapshots, launcher, options, images, urls, repositories, contexts }
+        LocalWorker { snapshots, launcher, options, images, urls, repositories, contexts, ahead: Ahead::default() }
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -82,63 +83,149 @@ impl LocalWorker {
         for input in task.inputs {
             self.materialise(input, task).await?;
         }
-        let (this, file, inputs, adopt) = (self.clone(), file.clone(), task.inputs.to_vec(), task.adopt);
-        blocking(move || {
-            let Some(Value::Files(below)) = inputs.first() else { return Err(Error::WrongInput) };
-            let draft = this.snapshots.draft(below)?;
-            for action in &file.actions {
-                this.action(action, &inputs, draft.root.as_fd(), below.layers().is_empty())?;
-            }
-            Ok(Value::Files(Arc::new(this.snapshots.commit(draft, adopt)?)))
-        })
-        .await
+        let (this, file) = (self.clone(), file.clone());
+        let step = FileStep {
+            inputs: task.inputs.to_vec(),
+            contributions: task.contributions.to_vec(),
+            adopt: task.adopt,
+            ahead: self.ahead.take(&task.vertex, task.contributions),
+        };
+        blocking(move || this.write_files(&file, step)).await
     }
 
-    /// `is_empty`: there was nothing below, so no users are known.
-    fn action(&self, action: &FileAction, inputs: &[Value], root: BorrowedFd, is_empty: bool) -> Result<()> {
-        match action {
-            FileAction::Mkdir(mkdir) => {
-                let owner = match mkdir.owner.as_str() {
-                    "" => (0, 0),
-                    owner => users::owner(root, owner).map_err(Error::Owner)?,
-                };
-                Ok(fileop::mkdir(root, &mkdir.path, owner, None)?)
+    fn write_files(&self, file: &File, step: FileStep) -> Result<Value> {
+        let Some(Value::Files(below)) = step.inputs.first() else { return Err(Error::WrongInput) };
+        let mut draft = match below.layers().is_empty() {
+            true => self.snapshots.plain()?,
+            false => self.snapshots.draft(below)?,
+        };
+        let mut copied = Copied::default();
+        for (number, action) in file.actions.iter().enumerate() {
+            if std::mem::take(&mut copied.behind_the_view) {
+                self.snapshots.refresh(&mut draft)?;
             }
-            FileAction::Mkfile(mkfile) => Ok(fileop::mkfile(root, &mkfile.path, mkfile.data.as_bytes(), mkfile.mode)?),
-            FileAction::Copy(copy) => {
-                let owner = match &copy.chown {
-                    Some(owner) if is_empty && !users::is_numeric(owner) => {
-                        return Err(Error::Owner(users::UserError::NoFiles(owner.clone())));
-                    }
-                    Some(owner) => {
-                        let (uid, gid) = users::owner(root, owner).map_err(Error::Owner)?;
-                        Owner::Set(uid, gid)
-                    }
-                    None if copy.keep_owner => Owner::Keep,
-                    None => Owner::Root,
-                };
-                let view;
-                let source = match inputs.get(copy.from) {
-                    Some(Value::Local(context)) => context.source.tree(),
-                    Some(Value::Files(stack)) => {
-                        view = self.snapshots.view(&stack.ids())?;
-                        SourceTree { root: view.as_fd(), ignore: None, ignore_name: "" }
-                    }
-                    None => return Err(Error::WrongInput),
-                };
-                fileop::copy(&CopyRequest {
-                    source,
-                    destination: root,
-                    selection: &copy.selection,
-                    to: &copy.destination,
-                    owner,
-                    chmod: copy.chmod.as_ref(),
-                    unpack: copy.unpack,
-                })?;
-                Ok(())
+            let is_empty = below.layers().is_empty();
+            match action {
+                FileAction::Mkdir(mkdir) => {
+                    let owner = match mkdir.owner.as_str() {
+                        "" => (0, 0),
+                        owner => users::owner(draft.root.as_fd(), owner).map_err(Error::Owner)?,
+                    };
+                    fileop::mkdir(draft.root.as_fd(), &mkdir.path, owner, None)?;
+                }
+                FileAction::Mkfile(mkfile) => {
+                    fileop::mkfile(draft.root.as_fd(), &mkfile.path, mkfile.data.as_bytes(), mkfile.mode)?;
+                }
+                FileAction::Copy(copy) => {
+                    let is_only = number == 0 && file.actions.len() == 1;
+                    self.copy(file, copy, &step, &draft, is_empty, is_only, &mut copied)?;
+                }
             }
         }
+        crate::copies::check(&copied.digests, &step.contributions)?;
+        let stack = self.snapshots.commit_knowing(draft, step.adopt, copied.into.as_deref())?;
+        if let (Some(into), Some(layer), Some(Value::Local(context))) =
+            (copied.into, stack.layers().last(), step.inputs.get(1))
+        {
+            self.copies().remember(file, context, &layer.id, into)?;
+        }
+        Ok(Value::Files(Arc::new(stack)))
     }
+
+    /// `is_empty`: there was nothing below, so no users are known. `is_only`: the step does nothing else.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a step, used here and nowhere else")]
+    fn copy(
+        &self,
+        file: &File,
+        copy: &op::Copy,
+        step: &FileStep,
+        draft: &Draft,
+        is_empty: bool,
+        is_only: bool,
+        copied: &mut Copied,
+    ) -> Result<()> {
+        let owner = match &copy.chown {
+            Some(owner) if is_empty && !users::is_numeric(owner) => {
+                return Err(Error::Owner(users::UserError::NoFiles(owner.clone())));
+            }
+            Some(owner) => {
+                let (uid, gid) = users::owner(draft.root.as_fd(), owner).map_err(Error::Owner)?;
+                Owner::Set(uid, gid)
+            }
+            None if copy.keep_owner => Owner::Keep,
+            None => Owner::Root,
+        };
+        let input = step.inputs.get(copy.from);
+        let (stage, layer) = (self.snapshots.stage()?, draft.layer()?);
+        let view;
+        let (source, context) = match input {
+            Some(Value::Local(context)) => (context.source.tree(), Some(context)),
+            Some(Value::Files(stack)) => {
+                view = self.snapshots.view(&stack.ids())?;
+                (SourceTree { root: view.as_fd(), ignore: None, ignore_name: "" }, None)
+            }
+            None => return Err(Error::WrongInput),
+        };
+        let previous = context.filter(|_| is_only).and_then(|context| self.copies().previous(file, context));
+        let book = context.filter(|_| is_only).and_then(|_| BookWriter::create(&stage.digests()).ok());
+        let request = CopyRequest {
+            source,
+            destination: draft.root.as_fd(),
+            layer: layer.as_fd(),
+            staging: stage.root.as_fd(),
+            selection: &copy.selection,
+            to: &copy.destination,
+            owner,
+            chmod: copy.chmod.as_ref(),
+            unpack: copy.unpack,
+            account: context.map(|context| Account {
+                digests: &context.digests,
+                keep_owner: false,
+                previous: previous.as_ref(),
+                book: book.as_ref(),
+            }),
+        };
+        let (summary, has_book, stage) = match &step.ahead {
+            Some((ahead, staged)) => (fileop::place_staged(&request, staged, &ahead.root)?, true, ahead),
+            None => {
+                let summary = fileop::copy(&request)?;
+                (summary, book.is_some_and(|book| book.finish().is_ok()), &stage)
+            }
+        };
+        if has_book && let Some(into) = &summary.into {
+            draft.take_digests(stage);
+            copied.into = Some(into.clone());
+        }
+        copied.behind_the_view = true;
+        if let Some(digest) = summary.digest {
+            copied.digests.entry(copy.from).or_default().push(digest);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn copies(&self) -> Copies<'_> {
+        Copies { store: self.store() }
+    }
+}
+
+/// What a file step was given.
+struct FileStep {
+    inputs: Vec<Value>,
+    contributions: Vec<ContentId>,
+    adopt: bool,
+    /// A copy that was made ahead.
+    ahead: Option<(Stage, Staged)>,
+}
+
+/// What a file step has copied.
+#[derive(Default)]
+struct Copied {
+    /// Of contexts, by input, in the order of the actions.
+    digests: BTreeMap<Input, Vec<[u8; 32]>>,
+    /// The directory whose files' digests are known.
+    into: Option<Vec<u8>>,
+    /// Something was moved into the layer that the draft's view may not show.
+    behind_the_view: bool,
 }
 
 impl Worker for LocalWorker {
@@ -153,32 +240,45 @@ impl Worker for LocalWorker {
         }
     }
 
-    async fn selection_digest(&self, value: &Value, selections: &[Selection], with_owner: bool) -> Result<ContentId> {
-        if let Value::Files(stack) = value {
+    async fn selection_digest(&self, task: InputTask<'_, Value>) -> Result<ContentId> {
+        let (this, op, vertex) = (self.clone(), task.op.clone(), task.vertex.to_owned());
+        let (value, selections) = (task.value.clone(), task.selections.to_vec());
+        let (input, with_owner) = (task.input, task.with_owner);
+        if let Value::Files(stack) = &value {
             // Finding out what is selected of an image takes its files.
             self.images.unpack_quietly(&self.snapshots, stack).await?;
         }
-        let (this, value, selections) = (self.clone(), value.clone(), selections.to_vec());
-        blocking(move || {
-            let digest = match &value {
-                Value::Local(context) => {
-                    selection_digest(&context.source.tree(), &selections, &context.digests, with_owner)?
+        blocking(move || match &value {
+            Value::Local(context) => {
+                if let Some(digest) = this.copy_ahead(&op, input, context, &vertex)? {
+                    return Ok(selections_id(&[digest]));
                 }
-                Value::Files(stack) => {
-                    let key = memo_key(stack, &selections, with_owner);
-                    if let Some(digest) = this.store().memo("selection", &key)?.and_then(|memo| memo.try_into().ok()) {
-                        return Ok(ContentId(digest));
-                    }
-                    let view = this.snapshots.view(&stack.ids())?;
-                    let tree = SourceTree { root: view.as_fd(), ignore: None, ignore_name: "" };
-                    let digest = selection_digest(&tree, &selections, &StatCache::new(), with_owner)?;
-                    this.store().put_memo("selection", &key, &digest)?;
-                    digest
+                // A directory's owners are not those of the files in the image, so they never count.
+                let tree = context.source.tree();
+                let digest = |selection| fileop::selection_digest(&tree, selection, &context.digests, false);
+                let digests = selections.iter().map(digest).collect::<std::result::Result<Vec<_>, _>>()?;
+                Ok(selections_id(&digests))
+            }
+            Value::Files(stack) => {
+                let key = memo_key(stack, &selections, with_owner);
+                if let Some(digest) = this.store().memo("selection", &key)?.and_then(|memo| memo.try_into().ok()) {
+                    return Ok(ContentId(digest));
                 }
-            };
-            Ok(ContentId(digest))
+                let view = this.snapshots.view(&stack.ids())?;
+                let tree = SourceTree { root: view.as_fd(), ignore: None, ignore_name: "" };
+                let cache = StatCache::new();
+                let digest = |selection| fileop::selection_digest(&tree, selection, &cache, with_owner);
+                let digests = selections.iter().map(digest).collect::<std::result::Result<Vec<_>, _>>()?;
+                let id = selections_id(&digests);
+                this.store().put_memo("selection", &key, &id.0)?;
+                Ok(id)
+            }
         })
         .await
+    }
+
+    fn is_stale(&self, error: &Error) -> bool {
+        error.is_stale()
     }
 
     async fn run(&self, task: OpTask<'_, Value>) -> Result<Value> {

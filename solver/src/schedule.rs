@@ -1,14 +1,16 @@
 //! Runs a graph: every needed vertex once, as soon as its inputs are there, as wide as the graph allows (X5.1, X5.2).
 //!
-//! A vertex's content key is known when its inputs' results are. If the index has a result for the key, that is taken;
-//! otherwise the key is locked, so that another process that wants the same waits for this one and then finds the result, and
-//! the worker runs the op. A result is recorded when, and only when, it is safely stored. The first failure cancels everything
+//! A vertex's content key is known when its inputs' results are; what each input contributes is found out as soon as that one is there, so that a context
+//! is read while the steps before its COPY still run. If the index has a result for the key, that is taken; otherwise the key is locked, so that another process that wants the same waits for this one and then finds the result, and
+//! the worker runs the op. A result is recorded when, and only when, it is safely stored; one that was made of inputs that changed since the key was
+//! computed is thrown away, and the vertex begins anew. The first failure cancels everything
 //! else (X5.6); results of vertices that had ended stay recorded.
 
 use crate::event::{Event, EventSink, VertexEvent};
 use crate::graph::{Graph, VertexId};
 use crate::key::{self, ContentId, ContentKey, InputKey};
-use crate::op::{Op, Selection};
+use crate::op::{Input, Op, Selection};
+use futures_util::future::{join_all, try_join_all};
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -24,23 +26,51 @@ pub trait Worker: Send + Sync + 'static {
     /// The content id of a whole value.
     fn content_id(&self, value: &Self::Value) -> ContentId;
 
-    /// The digest of just the selected files of a value.
+    /// The digest of just the selected files of an input, by [`selections_id`] from those of the single selections. The worker may use the
+    /// occasion to prepare what running the op would need.
     fn selection_digest(
         &self,
-        value: &Self::Value,
-        selections: &[Selection],
-        with_owner: bool,
+        task: InputTask<'_, Self::Value>,
     ) -> impl Future<Output = Result<ContentId, Self::Error>> + Send;
+
+    /// Whether a run failed because an input changed after its digest was computed: it is tried again with a new one.
+    fn is_stale(&self, error: &Self::Error) -> bool {
+        let _ = error;
+        false
+    }
 
     /// Runs an op over its inputs' values. `adopt` says whether an earlier layer with equal content may stand in
     /// for a new one. Dropping the future stops whatever it runs.
     fn run(&self, task: OpTask<'_, Self::Value>) -> impl Future<Output = Result<Self::Value, Self::Error>> + Send;
 }
 
+/// An input of an op that counts by what is selected of it.
+pub struct InputTask<'a, V> {
+    pub op: &'a Op,
+    /// Its position among the inputs.
+    pub input: Input,
+    pub value: &'a V,
+    pub selections: &'a [Selection],
+    pub with_owner: bool,
+    /// Names the vertex that the op is of.
+    pub vertex: &'a str,
+}
+
+/// What several selections of one input contribute to a key, from the digest of each.
+pub fn selections_id(digests: &[[u8; 32]]) -> ContentId {
+    let mut hasher = blake3::Hasher::new();
+    for digest in digests {
+        hasher.update(digest);
+    }
+    ContentId(*hasher.finalize().as_bytes())
+}
+
 /// One op to run.
 pub struct OpTask<'a, V> {
     pub op: &'a Op,
     pub inputs: &'a [V],
+    /// What each input contributed to the key.
+    pub contributions: &'a [ContentId],
     pub adopt: bool,
     /// Names the vertex in events.
     pub vertex: String,
@@ -109,9 +139,9 @@ where
             started: unfinished.started.clone(),
         };
         running.spawn(async move {
-            let Some(inputs) = all(inputs).await else { return Ok(()) };
-            let value = step.value(&inputs).await?;
-            done.send_replace(Some(value));
+            if let Some(value) = step.value(inputs).await? {
+                done.send_replace(Some(value));
+            }
             Ok(())
         });
     }
@@ -129,14 +159,11 @@ where
     Ok(targets.iter().map(|target| results[target].borrow().clone().expect("every needed vertex ended well")).collect())
 }
 
-/// Waits for all inputs; `None` if one of them ended without a value.
-async fn all<V: Clone>(inputs: Vec<watch::Receiver<Option<V>>>) -> Option<Vec<V>> {
-    let mut values = Vec::with_capacity(inputs.len());
-    for mut input in inputs {
-        values.push(input.wait_for(Option::is_some).await.ok()?.clone()?);
-    }
-    Some(values)
-}
+/// A vertex's result, once it has one; it never has if the vertex failed.
+type Pending<V> = watch::Receiver<Option<V>>;
+
+/// How often a vertex is tried whose inputs change while it runs.
+const ATTEMPTS: u32 = 3;
 
 /// Reports as cancelled what had started and not ended when the build was given up, whether by a failure or by the user.
 struct Unfinished {
@@ -171,53 +198,100 @@ where
     W: Worker,
     C: CacheIndex<W::Value>,
 {
-    async fn value(&self, inputs: &[W::Value]) -> Result<W::Value, SolveError> {
+    /// `None` if an input has ended without a value.
+    async fn value(&self, inputs: Vec<Pending<W::Value>>) -> Result<Option<W::Value>, SolveError> {
         let vertex = &self.graph[self.id];
         // Sources and merges cost nothing: they have no result of their own to keep.
         if matches!(vertex.op, Op::Source(_) | Op::Merge) {
+            let all = join_all(inputs.into_iter().map(awaited)).await.into_iter().collect::<Option<Vec<_>>>();
+            let Some(inputs) = all else { return Ok(None) };
             self.start();
-            let value = self.run(inputs).await;
+            let value = self.run(&inputs, &[]).await.map_err(|error| self.failed(error));
             self.end(value.as_ref().err().map(ToString::to_string), false);
-            return value;
+            return value.map(Some);
         }
-        let key = match self.key(inputs).await {
-            Ok(key) => key,
-            Err(error) => {
-                self.start();
-                let error = self.failed(KeyError(Box::new(error)));
-                self.end(Some(error.to_string()), false);
-                return Err(error);
-            }
+        let input_keys = key::input_keys(&vertex.op, inputs.len());
+        let read = inputs.into_iter().zip(&input_keys).enumerate();
+        let read = read.map(|(input, (pending, input_key))| self.input(input, pending, input_key));
+        let read = match try_join_all(read).await {
+            Ok(read) => read,
+            Err(error) => return Err(self.keyless(error)),
         };
+        let Some(read) = read.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
+        let (inputs, mut contributions): (Vec<_>, Vec<_>) = read.into_iter().unzip();
+        for attempt in 1.. {
+            match self.attempt(&inputs, &contributions).await? {
+                Ok(value) => return Ok(Some(value)),
+                Err(stale) if attempt == ATTEMPTS => return Err(self.given_up(stale)),
+                Err(_) => {}
+            }
+            let again = inputs.iter().zip(&input_keys).enumerate();
+            let again = again.map(|(input, (value, input_key))| self.contribution(input, value, input_key));
+            contributions = try_join_all(again).await.map_err(|error| self.keyless(error))?;
+        }
+        Ok(None)
+    }
+
+    /// Looks the vertex up, or runs it. The inner error says that an input has changed since `contributions` were computed.
+    async fn attempt(
+        &self,
+        inputs: &[W::Value],
+        contributions: &[ContentId],
+    ) -> Result<Result<W::Value, W::Error>, SolveError> {
+        let key = key::content_key(&self.graph[self.id].op, contributions);
         if let Some(value) = self.lookup(&key, inputs)? {
-            return Ok(value);
+            return Ok(Ok(value));
         }
         let _lock = self.index.lock(&key).await.map_err(|error| self.failed(error))?;
         if let Some(value) = self.lookup(&key, inputs)? {
-            return Ok(value);
+            return Ok(Ok(value));
         }
         self.start();
-        let value = self.run(inputs).await;
-        let value = match value {
+        let value = match self.run(inputs, contributions).await {
             Ok(value) => self.index.record(&key, &value).map(|()| value).map_err(|error| self.failed(error)),
-            Err(error) => Err(error),
+            Err(error) if self.worker.is_stale(&error) => return Ok(Err(error)),
+            Err(error) => Err(self.failed(error)),
         };
         self.end(value.as_ref().err().map(ToString::to_string), false);
-        value
+        value.map(Ok)
     }
 
-    async fn key(&self, inputs: &[W::Value]) -> Result<ContentKey, W::Error> {
-        let op = &self.graph[self.id].op;
-        let mut contributions = Vec::with_capacity(inputs.len());
-        for (value, input) in inputs.iter().zip(key::input_keys(op, inputs.len())) {
-            contributions.push(match input {
-                InputKey::Whole => self.worker.content_id(value),
-                InputKey::Selected { selections, with_owner } => {
-                    self.worker.selection_digest(value, &selections, with_owner).await?
-                }
-            });
+    /// An input and what it contributes to the key, once it is there.
+    async fn input(
+        &self,
+        input: Input,
+        pending: Pending<W::Value>,
+        input_key: &InputKey,
+    ) -> Result<Option<(W::Value, ContentId)>, W::Error> {
+        let Some(value) = awaited(pending).await else { return Ok(None) };
+        let contribution = self.contribution(input, &value, input_key).await?;
+        Ok(Some((value, contribution)))
+    }
+
+    async fn contribution(&self, input: Input, value: &W::Value, input_key: &InputKey) -> Result<ContentId, W::Error> {
+        let vertex = &self.graph[self.id];
+        match input_key {
+            InputKey::Whole => Ok(self.worker.content_id(value)),
+            InputKey::Selected { selections, with_owner } => {
+                let (op, with_owner, vertex) = (&vertex.op, *with_owner, vertex.digest());
+                let task = InputTask { op, input, value, selections, with_owner, vertex: &vertex };
+                self.worker.selection_digest(task).await
+            }
         }
-        Ok(key::content_key(op, &contributions))
+    }
+
+    /// The key could not be computed.
+    fn keyless(&self, error: W::Error) -> SolveError {
+        self.start();
+        let error = self.failed(KeyError(Box::new(error)));
+        self.end(Some(error.to_string()), false);
+        error
+    }
+
+    fn given_up(&self, stale: W::Error) -> SolveError {
+        let error = self.failed(stale);
+        self.end(Some(error.to_string()), false);
+        error
     }
 
     fn lookup(&self, key: &ContentKey, inputs: &[W::Value]) -> Result<Option<W::Value>, SolveError> {
@@ -232,16 +306,17 @@ where
         Ok(found)
     }
 
-    async fn run(&self, inputs: &[W::Value]) -> Result<W::Value, SolveError> {
+    async fn run(&self, inputs: &[W::Value], contributions: &[ContentId]) -> Result<W::Value, W::Error> {
         let vertex = &self.graph[self.id];
         let task = OpTask {
             op: &vertex.op,
             inputs,
+            contributions,
             adopt: !self.options.no_cache,
             vertex: vertex.digest(),
             events: &self.events,
         };
-        self.worker.run(task).await.map_err(|error| self.failed(error))
+        self.worker.run(task).await
     }
 
     fn failed(&self, error: impl std::error::Error + Send + Sync + 'static) -> SolveError {
@@ -249,7 +324,11 @@ where
         SolveError { span: vertex.span, name: vertex.name.clone(), source: Box::new(error) }
     }
 
+    /// Says that the vertex has begun; once, also where it is tried again.
     fn start(&self) {
+        if self.running().contains_key(&self.graph[self.id].digest()) {
+            return;
+        }
         let vertex = &self.graph[self.id];
         let inputs: HashSet<_> = self.graph.inputs(self.id).into_iter().collect();
         let event = VertexEvent {
@@ -276,6 +355,10 @@ where
     fn running(&self) -> std::sync::MutexGuard<'_, HashMap<String, VertexEvent>> {
         self.started.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+}
+
+async fn awaited<V: Clone>(mut pending: Pending<V>) -> Option<V> {
+    pending.wait_for(Option::is_some).await.ok()?.clone()
 }
 
 /// An input's digest could not be computed: with BuildKit's prefix (X5.10), since scripts look for it.

@@ -4,7 +4,7 @@ use solver::event::{Event, EventSink};
 use solver::graph::{Graph, VertexId};
 use solver::key::{ContentId, ContentKey};
 use solver::op::{Copy, File, FileAction, Mkdir, Op, Selection, Source};
-use solver::schedule::{CacheIndex, OpTask, ScheduleOptions, SolveError, Worker, solve};
+use solver::schedule::{CacheIndex, InputTask, OpTask, ScheduleOptions, SolveError, Worker, solve};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -12,11 +12,28 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Values are texts: an op's name over its inputs.
-#[derive(Default)]
 struct Memory {
     ran: Mutex<Vec<String>>,
     results: Mutex<HashMap<[u8; 32], String>>,
     locks: Arc<tokio::sync::Mutex<()>>,
+    /// How often the digest of `/changing` was computed, and from which state on it stays.
+    states: Mutex<u8>,
+    settled: u8,
+    /// Given when `/early` has been read.
+    early: tokio::sync::Semaphore,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Memory {
+            ran: Mutex::default(),
+            results: Mutex::default(),
+            locks: Arc::default(),
+            states: Mutex::default(),
+            settled: 0,
+            early: tokio::sync::Semaphore::new(0),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -44,13 +61,25 @@ impl Worker for Memory {
         ContentId(*blake3::hash(value.as_bytes()).as_bytes())
     }
 
-    async fn selection_digest(&self, value: &String, selections: &[Selection], _: bool) -> Result<ContentId, Failed> {
+    async fn selection_digest(&self, task: InputTask<'_, String>) -> Result<ContentId, Failed> {
         // What is selected of a value is the word of that name in it.
-        let path = &selections[0].path;
-        match value.contains(path.as_str()) {
+        let path = &task.selections[0].path;
+        if path == "/changing" {
+            let mut states = self.states.lock().unwrap();
+            *states += 1;
+            return Ok(ContentId([*states; 32]));
+        }
+        if path == "/early" {
+            self.early.add_permits(1);
+        }
+        match task.value.contains(path.as_str()) {
             true => Ok(ContentId(*blake3::hash(path.as_bytes()).as_bytes())),
             false => Err(Failed(format!("{path:?} is not there, so that"))),
         }
+    }
+
+    fn is_stale(&self, error: &Failed) -> bool {
+        error.0 == "stale"
     }
 
     async fn run(&self, task: OpTask<'_, String>) -> Result<String, Failed> {
@@ -58,6 +87,12 @@ impl Worker for Memory {
         self.ran.lock().unwrap().push(name.clone());
         if name.starts_with("/wait") {
             tokio::time::sleep(Duration::from_secs(3600)).await;
+        }
+        if name == "/until early" {
+            self.early.acquire().await.unwrap().forget();
+        }
+        if name == "copy /changing" && task.contributions[1].0[0] < self.settled {
+            return Err(Failed("stale".into()));
         }
         if name.starts_with("/fail") {
             return Err(Failed(name));
@@ -240,4 +275,38 @@ async fn missing_sources_fail_before_anything_runs() {
     let error = build.run(&[target], &memory).await.0.unwrap_err();
     assert!(error.to_string().starts_with("failed to compute cache key: "), "X5.10: {error}");
     assert_eq!(ran(&memory), ["/other"]);
+}
+
+/// A context is read while the steps before its COPY still run.
+#[tokio::test(start_paused = true)]
+async fn inputs_are_read_as_soon_as_they_are_there() {
+    let memory = Arc::new(Memory::default());
+    let mut build = Build::new();
+    let from = build.step("/early", build.scratch);
+    // Ends only when the file has been read.
+    let slow = build.step("/until early", build.scratch);
+    let target = build.graph.add(copy("/early"), &[slow, from], "copy", None);
+    let targets = [target];
+    let run = build.run(&targets, &memory);
+    tokio::time::timeout(Duration::from_secs(60), run).await.expect("it waits for itself").0.unwrap();
+}
+
+/// A result that was made of other inputs than its key says is thrown away.
+#[tokio::test]
+async fn inputs_that_change_are_looked_at_again() {
+    for (settled, tries) in [(1, Some(1)), (3, Some(3)), (4, None)] {
+        let memory = Arc::new(Memory { settled, ..Memory::default() });
+        let mut build = Build::new();
+        let from = build.step("/x", build.scratch);
+        let target = build.graph.add(copy("/changing"), &[build.scratch, from], "copy", None);
+        let (result, events) = build.run(&[target], &memory).await;
+        let copies = ran(&memory).iter().filter(|name| *name == "copy /changing").count();
+        assert_eq!((result.is_ok(), copies), (tries.is_some(), tries.unwrap_or(3)), "{settled}");
+        // One result besides that of `/x`, and it is not that of a state that was given up.
+        assert_eq!(memory.results.lock().unwrap().len(), 1 + usize::from(tries.is_some()));
+        let ends = events
+            .iter()
+            .filter(|event| matches!(event, Event::Vertex(v) if v.name == "copy" && v.completed.is_some()));
+        assert_eq!(ends.count(), 1, "told once");
+    }
 }

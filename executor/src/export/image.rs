@@ -187,7 +187,7 @@ fn write_layer(
     let blob = store.blob_writer()?;
     let encoder = Encoder::new(blob, compression);
     let mut tar = BufWriter::with_capacity(256 * 1024, HashingWriter::new(encoder));
-    oci::layer::write_tar(&changes, upper.as_fd(), &TarOptions::default(), &mut tar)?;
+    oci::layer::write_tar(changes, upper.as_fd(), &TarOptions::default(), &mut tar)?;
     tar.flush().map_err(Error::write("a layer"))?;
     let hashing = tar.into_inner().map_err(|error| Error::write("a layer")(error.into_error()))?;
     let (encoder, diff_id, _) = hashing.finish();

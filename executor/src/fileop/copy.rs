@@ -1,14 +1,17 @@
 //! Where each source of a COPY goes (X3.C).
 
+use super::digest::{Digester, SelectionHasher};
 use super::error::{Context, Error};
 use super::metadata::Attributes;
 use super::path::{clean, join, parent_and_name, shown};
+use super::place::{make_stage, place};
 use super::resolve::{make_dirs, open_dirs, resolve};
 use super::select::{Filter, Selected, SourceRoot, select};
-use super::tree::TreeCopy;
-use super::{CopyRequest, CopySummary, unpack};
-use rustix::fd::AsFd;
+use super::tree::{Account, TreeCopy};
+use super::{CopyRequest, CopySummary, Owner, SourceTree, Staged, unpack};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::FileType;
+use solver::op::{Chmod, Selection};
 
 /// Copies a selection into a destination. An error leaves a part behind: the caller drops the whole step (X3.1).
 pub fn copy(request: &CopyRequest<'_>) -> Result<CopySummary, Error> {
@@ -18,12 +21,54 @@ pub fn copy(request: &CopyRequest<'_>) -> Result<CopySummary, Error> {
     if parents && roots.is_empty() {
         to.make_dir()?;
     }
-    for root in &roots {
-        let copied = copy_root(request, root, &filter, &to)?;
+    let mut hasher = request.account.map(|account| SelectionHasher::new(account.keep_owner, roots.len()));
+    for (number, root) in roots.iter().enumerate() {
+        let copied = match root.stat.is_dir() {
+            true => to.directory(root, &filter, number, &mut hasher)?,
+            false => to.file(root, &mut hasher)?,
+        };
         summary.files += copied.files;
         summary.bytes += copied.bytes;
+        summary.into = if roots.len() == 1 { copied.into } else { None };
     }
+    summary.digest = hasher.map(SelectionHasher::finish);
     Ok(summary)
+}
+
+/// Copies a selection that is one directory into an empty one, ahead of the step that it is for. Anything else is only digested. Gives the digest, as
+/// [`selection_digest`](super::selection_digest) does, and what to [`place_staged`], if anything was copied.
+pub fn stage(
+    source: &SourceTree<'_>,
+    selection: &Selection,
+    owner: Owner,
+    chmod: Option<&Chmod>,
+    account: Account<'_>,
+    stage: &OwnedFd,
+) -> Result<([u8; 32], Option<Staged>), Error> {
+    let Selected { roots, filter, parents } = select(source, selection)?;
+    let [root] = roots.as_slice() else {
+        return Ok((super::selection_digest(source, selection, account.digests, account.keep_owner)?, None));
+    };
+    if !root.stat.is_dir() {
+        return Ok((super::selection_digest(source, selection, account.digests, account.keep_owner)?, None));
+    }
+    let copy = TreeCopy::new(stage.as_fd(), Attributes { owner, chmod }, Some(account));
+    let dir = rustix::io::fcntl_dupfd_cloexec(stage, 0).context("dup", b"")?;
+    let digest = copy.directory(root, &filter, dir)?.ok_or_else(|| Error::Changed { path: shown(&root.path) })?;
+    let mut hasher = SelectionHasher::new(account.keep_owner, 1);
+    hasher.tree(&digest);
+    let digest = hasher.finish();
+    let summary = CopySummary { digest: Some(digest), ..copy.summary() };
+    Ok((digest, Some(Staged { summary, times: root.stat.times(), parents })))
+}
+
+/// Moves what was [`stage`]d to where it belongs; what remains of `request` that still counts is its destination and attributes.
+pub fn place_staged(request: &CopyRequest<'_>, staged: &Staged, stage: &OwnedFd) -> Result<CopySummary, Error> {
+    let to = Destination::new(request, staged.parents);
+    let (dir, path) = to.directory_for_tree()?;
+    place(stage, &dir, request.layer, &path)?;
+    rustix::fs::futimens(&dir, &staged.times).context("utimes", &path)?;
+    Ok(CopySummary { into: Some(path), ..staged.summary.clone() })
 }
 
 struct Destination<'a> {
@@ -45,43 +90,67 @@ impl<'a> Destination<'a> {
     }
 
     /// The destination itself as a directory, with its missing parents (X3.15): its descriptor and canonical path.
-    fn make_dir(&self) -> Result<(rustix::fd::OwnedFd, Vec<u8>), Error> {
+    fn make_dir(&self) -> Result<(OwnedFd, Vec<u8>), Error> {
         let at = resolve(self.request.destination, &self.path, true, &|_, _| true)?;
         Ok((make_dirs(&at, self.attributes.new_dir())?, at.full_path()))
     }
-}
 
-fn copy_root(
-    request: &CopyRequest<'_>,
-    root: &SourceRoot,
-    filter: &Filter<'_>,
-    to: &Destination<'_>,
-) -> Result<CopySummary, Error> {
-    if request.unpack
-        && root.stat.kind == FileType::RegularFile
-        && let Some(summary) = unpack::try_unpack(root, request.destination, &to.path, request.owner)?
-    {
-        return Ok(summary);
-    }
-    if to.is_dir {
-        to.make_dir()?;
-    }
-    let at = resolve(request.destination, &to.path, true, &|_, _| true)?;
-    let copy = TreeCopy::new(request.destination, to.attributes);
-    if root.stat.is_dir() {
+    fn directory_for_tree(&self) -> Result<(OwnedFd, Vec<u8>), Error> {
+        if self.is_dir {
+            return self.make_dir();
+        }
+        let at = resolve(self.request.destination, &self.path, true, &|_, _| true)?;
         if at.exists() && !at.stat.is_dir() {
             return Err(Error::NonDirectory { path: shown(&at.path) });
         }
-        let dir = make_dirs(&at, to.attributes.new_dir())?;
-        copy.directory(root, filter, dir, at.full_path())?;
-    } else {
+        Ok((make_dirs(&at, self.attributes.new_dir())?, at.full_path()))
+    }
+
+    /// What a directory holds (X3.13). The destination keeps its own mode and owner, or those of a made parent, but takes the times
+    /// (X3.30, X3.31).
+    fn directory(
+        &self,
+        root: &SourceRoot,
+        filter: &Filter<'_>,
+        number: usize,
+        hasher: &mut Option<SelectionHasher>,
+    ) -> Result<CopySummary, Error> {
+        // First of all, so that a destination that cannot be is told at once.
+        let (dir, path) = self.directory_for_tree()?;
+        let stage = make_stage(self.request.staging, number)?;
+        let copy = TreeCopy::new(stage.as_fd(), self.attributes, self.request.account);
+        let into = rustix::io::fcntl_dupfd_cloexec(&stage, 0).context("dup", b"")?;
+        let digest = copy.directory(root, filter, into).map_err(|error| error.below(&path))?;
+        if let (Some(hasher), Some(digest)) = (hasher, digest) {
+            hasher.tree(&digest);
+        }
+        place(&stage, &dir, self.request.layer, &path)?;
+        rustix::fs::futimens(&dir, &root.stat.times()).context("utimes", &path)?;
+        Ok(CopySummary { into: Some(path), ..copy.summary() })
+    }
+
+    fn file(&self, root: &SourceRoot, hasher: &mut Option<SelectionHasher>) -> Result<CopySummary, Error> {
+        let request = self.request;
+        if request.unpack
+            && root.stat.kind == FileType::RegularFile
+            && let Some(summary) = unpack::try_unpack(root, request.destination, &self.path, request.owner)?
+        {
+            if let (Some(hasher), Some(account)) = (hasher, request.account) {
+                hasher.file(root, Digester::new(account.digests, account.keep_owner).root_record(root)?);
+            }
+            return Ok(summary);
+        }
+        if self.is_dir {
+            self.make_dir()?;
+        }
+        let at = resolve(request.destination, &self.path, true, &|_, _| true)?;
         let target = if at.exists() && at.stat.is_dir() { join(&at.path, &root.name) } else { at.full_path() };
         let (parent, name) = parent_and_name(&target);
-        let dir = if at.exists() {
+        let dir: OwnedFd = if at.exists() {
             open_dirs(request.destination, parent)?
         } else {
             let at = resolve(request.destination, parent, false, &|_, _| true)?;
-            make_dirs(&at, to.attributes.new_dir())?
+            make_dirs(&at, self.attributes.new_dir())?
         };
         let (source_dir, source_name) = root.place()?;
         // The name is checked again: it may have been exchanged since it was resolved.
@@ -89,7 +158,12 @@ fn copy_root(
         if now.kind != root.stat.kind {
             return Err(Error::Changed { path: shown(&root.path) });
         }
-        copy.entry((source_dir, source_name, &root.path), root.stat.kind, (dir.as_fd(), name, &target))?;
+        let copy = TreeCopy::new(request.destination, self.attributes, request.account);
+        let from: (BorrowedFd<'_>, &[u8], &[u8]) = (source_dir, source_name, &root.path);
+        let record = copy.entry(from, root.stat.kind, (dir.as_fd(), name, &target))?;
+        if let (Some(hasher), Some(record)) = (hasher, record) {
+            hasher.file(root, record);
+        }
+        Ok(copy.summary())
     }
-    Ok(copy.summary())
 }

@@ -64,6 +64,19 @@ impl DataCopier {
     }
 }
 
+impl DataCopier {
+    /// Copies through a buffer and gives the blake3 digest of what it wrote.
+    pub fn copy_hashing(&self, source: &Source<'_>, target: &Target<'_>) -> Result<[u8; 32], Error> {
+        let mut hasher = blake3::Hasher::new();
+        if source.size > 0 {
+            through_buffer_to(source, target, 0, source.size, &mut |data| {
+                hasher.update(data);
+            })?;
+        }
+        Ok(*hasher.finalize().as_bytes())
+    }
+}
+
 fn copy_large(source: &Source<'_>, target: &Target<'_>, can: &mut Abilities) -> Result<u64, Error> {
     if can.reflink {
         match rustix::fs::ioctl_ficlone(target.fd, source.fd) {
@@ -127,6 +140,17 @@ thread_local! {
 
 /// Plain reads and writes at the same offsets; ends early where the source does.
 fn through_buffer(source: &Source<'_>, target: &Target<'_>, start: u64, end: u64) -> Result<u64, Error> {
+    through_buffer_to(source, target, start, end, &mut |_| ())
+}
+
+/// The same; `seen` is given all that is copied, in order.
+fn through_buffer_to(
+    source: &Source<'_>,
+    target: &Target<'_>,
+    start: u64,
+    end: u64,
+    seen: &mut dyn FnMut(&[u8]),
+) -> Result<u64, Error> {
     SCRATCH.with_borrow_mut(|buffer| {
         let mut at = start;
         while at < end {
@@ -138,6 +162,7 @@ fn through_buffer(source: &Source<'_>, target: &Target<'_>, start: u64, end: u64
                 Err(errno) => return Err(Error::io("read", source.path, errno)),
             };
             let mut rest = &buffer[..got];
+            seen(rest);
             while !rest.is_empty() {
                 match rustix::io::pwrite(target.fd, rest, at) {
                     Ok(0) => return Err(Error::io("write", target.path, Errno::IO)),

@@ -23,6 +23,12 @@ pub enum Error {
     /// A file was exchanged for one of another type between listing and opening (X6.45).
     #[error("{path} changed while it was being read")]
     Changed { path: String },
+    /// Several attempts to read a file saw several states of it.
+    #[error(
+        "{path} changes while it is being read, again and again; wait for what writes it, or keep it out of the context \
+         with .dockerignore"
+    )]
+    KeepsChanging { path: String },
     #[error("invalid pattern \"{pattern}\": {reason}")]
     Pattern { pattern: String, reason: String },
     /// A line of an ignore file.
@@ -43,6 +49,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// An error about a path below a directory, as seen from its root.
+    pub(crate) fn below(self, directory: &[u8]) -> Error {
+        match self {
+            Error::Io {
+                action: action @ ("mkdir" | "symlink" | "mknod" | "link" | "write" | "chown"),
+                path,
+                errno,
+            } if !directory.is_empty() => Error::Io { action, path: super::path::shown(directory) + &path, errno },
+            other => other,
+        }
+    }
+
     pub(crate) fn io(action: &'static str, path: &[u8], errno: Errno) -> Error {
         Error::Io { action, path: super::path::shown(path), errno }
     }

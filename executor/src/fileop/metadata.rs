@@ -52,14 +52,14 @@ impl Attributes<'_> {
     }
 
     /// Gives a file or directory, open as `target`, the attributes of `source`. Calls that would change nothing are left out: they
-    /// cost a journal entry each, and on an overlay a copy-up.
+    /// cost a journal entry each, and on an overlay a copy-up. Says whether the source has extended attributes.
     pub fn apply(
         &self,
         source: BorrowedFd<'_>,
         source_stat: &Stat,
         target: BorrowedFd<'_>,
         path: &[u8],
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let now = stat::of(target).context("stat", path)?;
         let (uid, gid) = self.owner_of(source_stat);
         let mode = self.mode_of(source_stat)?;
@@ -72,7 +72,7 @@ impl Attributes<'_> {
             rustix::fs::fchmod(target, Mode::from(mode)).context("chmod", path)?;
         }
         rustix::fs::futimens(target, &source_stat.times()).context("utimes", path)?;
-        self.copy_xattrs(source, target, path)
+        Ok(self.copy_xattrs(source, target, path))
     }
 
     /// Of a link, fifo or device, by name.
@@ -88,15 +88,16 @@ impl Attributes<'_> {
     }
 
     /// Failures are none of the build's, and one name that fails does not stop the others (X3.37).
-    fn copy_xattrs(&self, source: BorrowedFd<'_>, target: BorrowedFd<'_>, path: &[u8]) -> Result<(), Error> {
-        for (name, value) in xattrs(source) {
+    fn copy_xattrs(&self, source: BorrowedFd<'_>, target: BorrowedFd<'_>, path: &[u8]) -> bool {
+        let attributes = xattrs(source);
+        for (name, value) in &attributes {
             // It would bring the source's permissions back.
             if self.chmod.is_some() && name.as_bytes() == b"system.posix_acl_access" {
                 continue;
             }
-            set_xattr(target, &name, &value, path);
+            set_xattr(target, name, value, path);
         }
-        Ok(())
+        !attributes.is_empty()
     }
 }
 

@@ -2,20 +2,25 @@
 //!
 //! A source tree and a destination are directory descriptors; nothing is known about where they are on the host. All paths
 //! are resolved inside them (`resolve`). `copy` finds the source roots of a selection (`select`), works out where each goes, and
-//! walks them on all cores (`walk`) while `tree` writes entries. `unpack` takes ADD's archives apart. The calls are synchronous: they
+//! walks them on all cores (`walk`) while `tree` puts a copy together, which `place` then moves to its destination. `digest` computes what a copy would
+//! take without copying, from what `statcache` remembers; `book` keeps what a copy took. `unpack` takes ADD's archives apart. The calls are synchronous: they
 //! belong on blocking threads.
 
 mod archive;
+mod book;
 mod copy;
 mod data;
+mod digest;
 mod error;
 mod make;
 mod metadata;
 mod path;
+mod place;
 mod remove;
 mod resolve;
 mod select;
 mod stat;
+pub mod statcache;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -23,23 +28,24 @@ mod unpack;
 mod walk;
 
 pub use archive::is_archive;
-pub use copy::copy;
+pub use book::{Book, BookWriter, Previous};
+pub use copy::{copy, place_staged, stage};
+pub use digest::selection_digest;
 pub use error::Error;
 pub use make::{mkdir, mkfile};
 pub use parser::ignore::PatternMatcher;
+pub use tree::Account;
 pub use unpack::unpack;
 
 pub(crate) use error::{Context, describe};
 pub(crate) use metadata::xattrs;
-pub(crate) use path::{base_name, join, shown};
-pub(crate) use resolve::resolve;
-pub(crate) use select::{Filter, SourceRoot, select};
-pub(crate) use stat::{Stat, at as stat_at, of as stat_of};
+pub(crate) use path::base_name;
+pub(crate) use resolve::{open_dirs as open_directory, resolve};
+pub(crate) use stat::of as stat_of;
 pub(crate) use tree::open_file;
-pub(crate) use walk::{Entry, Node, Visitor, walk};
 
 use rustix::fd::{BorrowedFd, OwnedFd};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Timestamps};
 use solver::op::{Chmod, Selection};
 
 /// Opens the regular file `name` of a directory for reading; a link is an error.
@@ -75,6 +81,10 @@ pub struct CopyRequest<'a> {
     pub source: SourceTree<'a>,
     /// Root of the file system that is written.
     pub destination: BorrowedFd<'a>,
+    /// Root of the layer that takes its changes; the same directory where there is no overlay.
+    pub layer: BorrowedFd<'a>,
+    /// An empty directory on the layer's file system, where trees are put together.
+    pub staging: BorrowedFd<'a>,
     pub selection: &'a Selection,
     /// Absolute path in `destination`; one that ends in `/` or `/.` is a directory (D18.18).
     pub to: &'a str,
@@ -82,12 +92,26 @@ pub struct CopyRequest<'a> {
     pub chmod: Option<&'a Chmod>,
     /// Unpack a source that is a tar archive (X3.69).
     pub unpack: bool,
+    /// Of a source that may change while it is read.
+    pub account: Option<Account<'a>>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A directory that was copied ahead of its step.
+pub struct Staged {
+    pub summary: CopySummary,
+    /// Of the source.
+    times: Timestamps,
+    parents: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CopySummary {
     /// Entries that are no directories.
     pub files: u64,
     /// Of regular files.
     pub bytes: u64,
+    /// With an account: of exactly what was copied, as [`selection_digest`] gives it.
+    pub digest: Option<[u8; 32]>,
+    /// The canonical path of the directory that the only source, a directory, was copied into.
+    pub into: Option<Vec<u8>>,
 }

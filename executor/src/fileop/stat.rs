@@ -40,6 +40,11 @@ impl Stat {
         self.kind == FileType::Directory
     }
 
+    /// What tells one state of a file from another (X6.44).
+    pub fn version(&self) -> (u64, u64, u64, Time, Time) {
+        (self.dev, self.ino, self.size, self.mtime, self.ctime)
+    }
+
     pub fn times(&self) -> Timestamps {
         Timestamps { last_access: self.atime.timespec(), last_modification: self.mtime.timespec() }
     }

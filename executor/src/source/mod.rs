@@ -1,11 +1,9 @@
 //! Sources: where files come from that no step made.
 
 pub mod archive;
-pub mod digest;
 pub mod git;
 pub mod http;
 pub mod image;
 pub mod layout;
 pub mod local;
 mod progress;
-pub mod statcache;

@@ -10,73 +10,108 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// stamps files with the time of its last tick, and network file systems with the server's clock.
 const SLACK: Duration = Duration::from_secs(2);
 
+/// How many changes are taken together, so that their files can be read in parallel.
+const BATCH: usize = 512;
+
+/// Says the blake3 digest of a file's content where it is known, by path: such a file is not read.
+pub type KnownDigests<'a> = &'a (dyn Fn(&[u8]) -> Option<[u8; 32]> + Sync);
+
 /// A blake3 hash over every change: path, type, mode, owner, link target, device numbers, capability, content.
 ///
 /// With a `window` (start and end of the step that made the layer), an mtime within it says only when the step
 /// ran, and is left out: two runs that write the same files have the same id. An mtime outside (`touch -d`, an unpacked
 /// archive) is content, to the second, which is what a layer tar keeps of it.
 pub fn content_id(
-    changes: &[Change],
+    changes: impl IntoIterator<Item = Result<Change, Error>>,
     upper: BorrowedFd<'_>,
     window: Option<(SystemTime, SystemTime)>,
+    known: KnownDigests<'_>,
 ) -> Result<[u8; 32], Error> {
     let window = window.map(|(start, end)| (seconds(start.checked_sub(SLACK)), seconds(end.checked_add(SLACK))));
-    let files: Vec<&Change> = changes.iter().filter(|c| matches!(c.kind, ChangeKind::File { .. })).collect();
-    // With few files, waking threads costs more than it brings, unless they are large.
-    let total: u64 = files.iter().map(|file| size(file)).sum();
-    let contents: Vec<[u8; 32]> = match files.len() >= 64 || total >= 4 << 20 {
-        true => files.par_iter().map(|file| hash_file(file, upper)).collect::<Result<_, _>>()?,
-        false => files.iter().map(|file| hash_file(file, upper)).collect::<Result<_, _>>()?,
-    };
-
-    let mut contents = contents.iter();
     let mut hasher = blake3::Hasher::new();
     let mut record = Vec::new();
-    for change in changes {
-        record.clear();
-        put_bytes(&change.path, &mut record);
-        match &change.kind {
-            ChangeKind::Directory => record.push(b'd'),
-            ChangeKind::File { .. } => {
-                record.push(b'f');
-                record.extend(contents.next().into_iter().flatten());
-            }
-            ChangeKind::Symlink { target } => {
-                record.push(b'l');
-                put_bytes(target, &mut record);
-            }
-            ChangeKind::HardLink { to } => {
-                record.push(b'h');
-                put_bytes(to, &mut record);
-            }
-            ChangeKind::Device { char, major, minor } => {
-                record.push(if *char { b'c' } else { b'b' });
-                record.extend_from_slice(&major.to_le_bytes());
-                record.extend_from_slice(&minor.to_le_bytes());
-            }
-            ChangeKind::Fifo => record.push(b'p'),
-            ChangeKind::Whiteout => record.push(b'w'),
+    let mut changes = changes.into_iter();
+    loop {
+        let batch = changes.by_ref().take(BATCH).collect::<Result<Vec<Change>, Error>>()?;
+        if batch.is_empty() {
+            return Ok(hasher.finalize().into());
         }
-        for number in [change.mode, change.uid, change.gid] {
-            record.extend_from_slice(&number.to_le_bytes());
+        let mut contents = contents(&batch, upper, known)?.into_iter();
+        for change in &batch {
+            record.clear();
+            put_record(change, &mut contents, window, &mut record);
+            hasher.update(&record);
         }
-        match &change.capability {
-            Some(value) => {
-                record.push(1);
-                put_bytes(value, &mut record);
-            }
-            None => record.push(0),
-        }
-        match window {
-            Some((start, end)) if (start..=end).contains(&change.mtime.0) => record.push(0),
-            _ => {
-                record.push(1);
-                record.extend_from_slice(&change.mtime.0.to_le_bytes());
-            }
-        }
-        hasher.update(&record);
     }
-    Ok(hasher.finalize().into())
+}
+
+/// The digests of the files among `changes`, in order.
+fn contents(changes: &[Change], upper: BorrowedFd<'_>, known: KnownDigests<'_>) -> Result<Vec<[u8; 32]>, Error> {
+    let files: Vec<(&Change, Option<[u8; 32]>)> = changes
+        .iter()
+        .filter(|change| matches!(change.kind, ChangeKind::File { .. }))
+        .map(|change| (change, known(&change.path)))
+        .collect();
+    let digest = |(file, known): &(&Change, Option<[u8; 32]>)| match known {
+        Some(digest) => Ok(*digest),
+        None => hash_file(file, upper),
+    };
+    let unknown = files.iter().filter(|(_, known)| known.is_none());
+    let (count, total) = unknown.fold((0, 0), |(count, total), (file, _)| (count + 1, total + size(file)));
+    // With few files, waking threads costs more than it brings, unless they are large.
+    match count >= 64 || total >= 4 << 20 {
+        true => files.par_iter().map(digest).collect(),
+        false => files.iter().map(digest).collect(),
+    }
+}
+
+/// Every part has a fixed length or its length before it.
+fn put_record(
+    change: &Change,
+    contents: &mut impl Iterator<Item = [u8; 32]>,
+    window: Option<(i64, i64)>,
+    record: &mut Vec<u8>,
+) {
+    put_bytes(&change.path, record);
+    match &change.kind {
+        ChangeKind::Directory => record.push(b'd'),
+        ChangeKind::File { .. } => {
+            record.push(b'f');
+            record.extend(contents.next().into_iter().flatten());
+        }
+        ChangeKind::Symlink { target } => {
+            record.push(b'l');
+            put_bytes(target, record);
+        }
+        ChangeKind::HardLink { to } => {
+            record.push(b'h');
+            put_bytes(to, record);
+        }
+        ChangeKind::Device { char, major, minor } => {
+            record.push(if *char { b'c' } else { b'b' });
+            record.extend_from_slice(&major.to_le_bytes());
+            record.extend_from_slice(&minor.to_le_bytes());
+        }
+        ChangeKind::Fifo => record.push(b'p'),
+        ChangeKind::Whiteout => record.push(b'w'),
+    }
+    for number in [change.mode, change.uid, change.gid] {
+        record.extend_from_slice(&number.to_le_bytes());
+    }
+    match &change.capability {
+        Some(value) => {
+            record.push(1);
+            put_bytes(value, record);
+        }
+        None => record.push(0),
+    }
+    match window {
+        Some((start, end)) if (start..=end).contains(&change.mtime.0) => record.push(0),
+        _ => {
+            record.push(1);
+            record.extend_from_slice(&change.mtime.0.to_le_bytes());
+        }
+    }
 }
 
 fn size(change: &Change) -> u64 {

@@ -33,11 +33,16 @@ pub fn copy_tree(root: BorrowedFd<'_>, dest: &Path) -> Result<CopySummary, Error
 
     let changes = Walk { tree: root, lower: None, overlay: false }.changes()?;
     let mut copy = Copy { root, dest: dest.as_fd(), parent: None, summary: CopySummary::default() };
-    for change in &changes {
-        copy.entry(change)?;
+    let mut directories = Vec::new();
+    for change in changes {
+        let change = change?;
+        copy.entry(&change)?;
+        if change.kind == ChangeKind::Directory {
+            directories.push(change);
+        }
     }
     // A directory may forbid writing, and writing into it changes its time.
-    for change in changes.iter().rev().filter(|change| change.kind == ChangeKind::Directory) {
+    for change in directories.iter().rev() {
         let (parent, name) = split(&change.path);
         let target = Target { dir: copy.parent(parent)?, name, path: &change.path };
         target.set_mode(change.mode)?;

@@ -1,7 +1,7 @@
 //! What a step changed.
 
-use super::walk::Walk;
-use super::{Change, Error};
+use super::Error;
+use super::walk::{Changes, Walk};
 use std::os::fd::BorrowedFd;
 
 /// The changes in an overlayfs upper directory against what was below it (spec X4.1 to X4.13): sorted depth first, names
@@ -16,6 +16,6 @@ use std::os::fd::BorrowedFd;
 /// - Sockets are dropped. Of several names of one inode the first is the file and the others are links to it.
 ///
 /// Only permissions, owners, times and `security.capability` are compared: other xattrs are not part of a layer.
-pub fn diff(upper: BorrowedFd<'_>, lower: Option<BorrowedFd<'_>>) -> Result<Vec<Change>, Error> {
+pub fn diff<'a>(upper: BorrowedFd<'a>, lower: Option<BorrowedFd<'a>>) -> Result<Changes<'a>, Error> {
     Walk { tree: upper, lower, overlay: true }.changes()
 }

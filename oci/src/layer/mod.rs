@@ -26,10 +26,11 @@ mod walk;
 mod write;
 
 pub use apply::{ApplyOptions, ApplySummary, apply};
-pub use content::content_id;
+pub use content::{KnownDigests, content_id};
 pub use copy::{CopySummary, copy_tree};
 pub use diff::diff;
 pub use tree::tar_from_directory;
+pub use walk::Changes;
 pub use write::{TarOptions, TarSummary, write_tar};
 
 pub(crate) use header::{Header, TypeFlag, padding};

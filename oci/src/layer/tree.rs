@@ -14,5 +14,5 @@ pub fn tar_from_directory(
     out: &mut impl Write,
 ) -> Result<TarSummary, Error> {
     let changes = Walk { tree: root, lower: None, overlay: false }.changes()?;
-    write(&changes, root, options, Xattrs::All, out)
+    write(changes, root, options, Xattrs::All, out)
 }

@@ -1,15 +1,16 @@
 //! The sorted walk that finds what a layer holds.
 //!
-//! Directories are scanned breadth first, those of one depth in parallel, and each is opened by its path from the
-//! root: so the number of open descriptors is that of the threads, not of the tree's depth, and a tree that a hostile
-//! step made a hundred thousand levels deep needs no stack. The results are put into depth-first order afterwards,
-//! and only then is it known which directories hold a change (spec X4.10) and which of several links comes first.
+//! Changes come one by one, depth first, so that what is held in memory are the directories on the way and some that were scanned
+//! ahead, never the whole tree. The next subdirectories are scanned in parallel. Each is opened by its path from the root: so the
+//! number of open descriptors is that of the threads, not of the tree's depth, and a tree that a hostile step made a
+//! hundred thousand levels deep needs no stack. A directory that did not change itself is held back until something below it is known to
+//! have changed (spec X4.10).
 
 use super::dir::{self, join};
 use super::{Change, ChangeKind, Error, shown};
 use rayon::prelude::*;
 use rustix::fs::{FileType, OFlags, Statx};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::{CStr, CString};
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,8 +18,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 const OPAQUE: [&CStr; 2] = [c"trusted.overlay.opaque", c"user.overlay.opaque"];
 const REDIRECT: [&CStr; 2] = [c"trusted.overlay.redirect", c"user.overlay.redirect"];
 
-/// From how many directories of one depth on it pays to wake other threads.
-const PARALLEL_FROM: usize = 12;
+/// From how many directories on it pays to wake other threads.
+const PARALLEL_FROM: usize = 4;
+/// How many subdirectories of a directory are scanned ahead.
+const AHEAD: usize = 64;
 
 /// What is walked, and against what it is compared.
 #[derive(Clone, Copy)]
@@ -31,6 +34,7 @@ pub struct Walk<'a> {
 }
 
 /// A directory still to be scanned.
+#[derive(Clone)]
 struct Pending {
     path: Vec<u8>,
     /// The same path is a directory below.
@@ -41,47 +45,116 @@ struct Pending {
 
 enum Item {
     Entry(Change, Option<Inode>),
-    Directory {
-        change: Change,
-        modified: bool,
-        /// Index of its contents in the list of scanned directories, known once the next depth is queued.
-        contents: usize,
-    },
+    Directory { change: Change, modified: bool, contents: Pending },
 }
 
 type Inode = (u32, u32, u64);
 
-struct Scanned {
-    items: Vec<Item>,
-    pending: Vec<Pending>,
+/// What lies in a directory, names in byte order.
+type Scanned = Vec<Item>;
+
+/// The changes of a walk, depth first, names of a directory in byte order. Ends after an error.
+pub struct Changes<'a> {
+    walk: Walk<'a>,
+    /// From the root to where the walk is.
+    frames: Vec<Frame>,
+    /// The first frame whose directory has not been given out yet, though it may have to be; all above it are the same.
+    held_from: usize,
+    /// Where a file with several names was met first (X4.12).
+    first_names: HashMap<Inode, Box<[u8]>>,
+    ready: VecDeque<Change>,
 }
 
-impl Walk<'_> {
-    /// All changes, depth first, names of a directory in byte order.
-    pub fn changes(&self) -> Result<Vec<Change>, Error> {
-        let mut directories: Vec<Vec<Item>> = Vec::new();
-        let mut depth = vec![Pending { path: Vec::new(), lower: self.lower.is_some(), opaque: false }];
-        while !depth.is_empty() {
-            let scanned: Vec<Scanned> = match depth.len() >= PARALLEL_FROM {
-                true => depth.par_iter().map(|pending| self.scan(pending)).collect::<Result<_, _>>()?,
-                false => depth.iter().map(|pending| self.scan(pending)).collect::<Result<_, _>>()?,
-            };
-            let mut next = Vec::new();
-            let first_of_next = directories.len() + scanned.len();
-            for mut scanned in scanned {
-                let mut index = first_of_next + next.len();
-                for item in &mut scanned.items {
-                    if let Item::Directory { contents, .. } = item {
-                        *contents = index;
-                        index += 1;
-                    }
-                }
-                next.append(&mut scanned.pending);
-                directories.push(scanned.items);
+/// A directory that the walk is in.
+struct Frame {
+    items: std::vec::IntoIter<Item>,
+    /// Of the next subdirectories, in order.
+    ahead: VecDeque<Scanned>,
+    /// The directory itself, as long as nothing in it is known to have changed.
+    held: Option<Change>,
+}
+
+impl Frame {
+    fn new(items: Scanned, held: Option<Change>) -> Frame {
+        Frame { items: items.into_iter(), ahead: VecDeque::new(), held }
+    }
+}
+
+impl Iterator for Changes<'_> {
+    type Item = Result<Change, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(change) = self.ready.pop_front() {
+                return Some(Ok(change));
             }
-            depth = next;
+            match self.frames.last_mut()?.items.next() {
+                None => {
+                    self.frames.pop();
+                    self.held_from = self.held_from.min(self.frames.len());
+                }
+                Some(Item::Entry(mut change, inode)) => {
+                    if let Some(inode) = inode {
+                        match self.first_names.get(&inode) {
+                            Some(first) => change.kind = ChangeKind::HardLink { to: first.to_vec() },
+                            None => {
+                                self.first_names.insert(inode, change.path.as_slice().into());
+                            }
+                        }
+                    }
+                    self.release();
+                    self.ready.push_back(change);
+                }
+                Some(Item::Directory { change, modified, contents }) => match self.contents(contents) {
+                    Ok(items) if modified => {
+                        self.release();
+                        self.ready.push_back(change);
+                        self.frames.push(Frame::new(items, None));
+                        self.held_from = self.frames.len();
+                    }
+                    Ok(items) => self.frames.push(Frame::new(items, Some(change))),
+                    Err(error) => {
+                        self.frames.clear();
+                        return Some(Err(error));
+                    }
+                },
+            }
         }
-        Ok(in_order(directories))
+    }
+}
+
+impl Changes<'_> {
+    /// Something changed here: so the directories that lead to it are listed.
+    fn release(&mut self) {
+        let held = self.frames[self.held_from..].iter_mut().filter_map(|frame| frame.held.take());
+        self.ready.extend(held);
+        self.held_from = self.frames.len();
+    }
+
+    /// What lies in the subdirectory that the walk has come to; scans the next ones with it.
+    fn contents(&mut self, first: Pending) -> Result<Scanned, Error> {
+        let Some(frame) = self.frames.last_mut() else { return Ok(Vec::new()) };
+        if let Some(scanned) = frame.ahead.pop_front() {
+            return Ok(scanned);
+        }
+        let following = frame.items.as_slice().iter().filter_map(|item| match item {
+            Item::Directory { contents, .. } => Some(contents.clone()),
+            Item::Entry(..) => None,
+        });
+        let pending: Vec<Pending> = std::iter::once(first).chain(following.take(AHEAD - 1)).collect();
+        frame.ahead = match pending.len() >= PARALLEL_FROM {
+            true => pending.par_iter().map(|pending| self.walk.scan(pending)).collect::<Result<Vec<_>, _>>()?.into(),
+            false => pending.iter().map(|pending| self.walk.scan(pending)).collect::<Result<_, _>>()?,
+        };
+        Ok(frame.ahead.pop_front().unwrap_or_default())
+    }
+}
+
+impl<'a> Walk<'a> {
+    pub fn changes(self) -> Result<Changes<'a>, Error> {
+        let root = Pending { path: Vec::new(), lower: self.lower.is_some(), opaque: false };
+        let frames = vec![Frame::new(self.scan(&root)?, None)];
+        Ok(Changes { walk: self, held_from: 1, frames, first_names: HashMap::new(), ready: VecDeque::new() })
     }
 
     fn scan(&self, pending: &Pending) -> Result<Scanned, Error> {
@@ -104,7 +177,7 @@ impl Walk<'_> {
             names.dedup();
         }
 
-        let mut scanned = Scanned { items: Vec::with_capacity(names.len()), pending: Vec::new() };
+        let mut scanned = Vec::with_capacity(names.len());
         for name in names {
             let below = match lower {
                 Some(lower) => dir::stat_if_exists(lower, &name)
@@ -123,7 +196,7 @@ impl Walk<'_> {
         let Some(here) = here else {
             // Hidden by an opaque parent (X4.4), or gone since it was listed.
             if below.is_some() {
-                scanned.items.push(Item::Entry(whiteout(path), None));
+                scanned.push(Item::Entry(whiteout(path), None));
             }
             return Ok(());
         };
@@ -132,13 +205,13 @@ impl Walk<'_> {
                 let lower = below.is_some_and(|below| is_directory(&below));
                 let modified = below.is_none_or(|below| !same_metadata(&here, &below));
                 let change = change(path.clone(), ChangeKind::Directory, &here, None);
-                scanned.items.push(Item::Directory { change, modified, contents: 0 });
-                scanned.pending.push(Pending { path, lower, opaque: opaque && lower });
+                let contents = Pending { path, lower, opaque: opaque && lower };
+                scanned.push(Item::Directory { change, modified, contents });
                 return Ok(());
             }
             FileType::CharacterDevice if self.overlay && (here.stx_rdev_major, here.stx_rdev_minor) == (0, 0) => {
                 if below.is_some() {
-                    scanned.items.push(Item::Entry(whiteout(path), None));
+                    scanned.push(Item::Entry(whiteout(path), None));
                 }
                 return Ok(());
             }
@@ -167,7 +240,7 @@ impl Walk<'_> {
             return Ok(());
         }
         let inode = (here.stx_nlink > 1).then_some((here.stx_dev_major, here.stx_dev_minor, here.stx_ino));
-        scanned.items.push(Item::Entry(change, inode));
+        scanned.push(Item::Entry(change, inode));
         Ok(())
     }
 
@@ -280,46 +353,3 @@ fn same_contents(place: Place<'_>, lower: BorrowedFd<'_>, path: &[u8]) -> Result
 }
 
 const BLOCK: u64 = 64 * 1024;
-
-/// Depth-first order, without the directories that neither changed nor hold a change, and with the second and
-/// further names of an inode turned into links to the first (X4.12).
-fn in_order(mut directories: Vec<Vec<Item>>) -> Vec<Change> {
-    // Contents come after their directory in the list: backwards, every child is known before its parent.
-    let mut has_changes = vec![false; directories.len()];
-    for index in (0..directories.len()).rev() {
-        has_changes[index] = directories[index].iter().any(|item| match item {
-            Item::Entry(..) => true,
-            Item::Directory { modified, contents, .. } => *modified || has_changes[*contents],
-        });
-    }
-
-    let mut changes = Vec::new();
-    let mut first_names: HashMap<Inode, Vec<u8>> = HashMap::new();
-    let mut open: Vec<std::vec::IntoIter<Item>> = Vec::new();
-    open.extend(directories.first_mut().map(|root| std::mem::take(root).into_iter()));
-    while let Some(items) = open.last_mut() {
-        match items.next() {
-            None => {
-                open.pop();
-            }
-            Some(Item::Directory { change, modified, contents }) => {
-                if modified || has_changes[contents] {
-                    changes.push(change);
-                    open.push(std::mem::take(&mut directories[contents]).into_iter());
-                }
-            }
-            Some(Item::Entry(mut change, inode)) => {
-                if let Some(inode) = inode {
-                    match first_names.get(&inode) {
-                        Some(first) => change.kind = ChangeKind::HardLink { to: first.clone() },
-                        None => {
-                            first_names.insert(inode, change.path.clone());
-                        }
-                    }
-                }
-                changes.push(change);
-            }
-        }
-    }
-    changes
-}

@@ -35,9 +35,9 @@ pub(super) enum Xattrs {
 
 /// Writes the tar of a layer (spec X4.12 to X4.21): `changes` as [`super::diff`] lists them, file contents from `upper`.
 ///
-/// Equal changes and contents give equal bytes. No changes give a tar of 1024 zero bytes.
+/// An error among the changes ends it. Equal changes and contents give equal bytes. No changes give a tar of 1024 zero bytes.
 pub fn write_tar(
-    changes: &[Change],
+    changes: impl IntoIterator<Item = Result<Change, Error>>,
     upper: BorrowedFd<'_>,
     options: &TarOptions,
     out: &mut impl Write,
@@ -46,7 +46,7 @@ pub fn write_tar(
 }
 
 pub(super) fn write(
-    changes: &[Change],
+    changes: impl IntoIterator<Item = Result<Change, Error>>,
     tree: BorrowedFd<'_>,
     options: &TarOptions,
     xattrs: Xattrs,
@@ -55,10 +55,10 @@ pub(super) fn write(
     let mut writer = TarWriter { out: Buffered::new(out), files: Files { tree, parent: None }, options, xattrs };
     let mut summary = TarSummary::default();
     for change in changes {
-        writer.entry(change, &mut summary)?;
+        writer.entry(&change?, &mut summary)?;
+        summary.entries += 1;
     }
     writer.out.zeros(2 * BLOCK)?;
-    summary.entries = changes.len() as u64;
     summary.bytes = writer.out.finish()?;
     Ok(summary)
 }

@@ -1,5 +1,5 @@
-use crate::tree::{Tree, is_root, short};
-use oci::layer::{ApplyOptions, ApplySummary, Error, TarOptions, apply, diff, write_tar};
+use crate::tree::{Tree, diff, is_root, short, write_tar};
+use oci::layer::{ApplyOptions, ApplySummary, Error, TarOptions, apply};
 use rustix::fs::FileType;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};

@@ -1,5 +1,5 @@
-use crate::tree::{Tree, short};
-use oci::layer::{copy_tree, diff};
+use crate::tree::{Tree, diff, short};
+use oci::layer::copy_tree;
 use rustix::fs::FileType;
 use std::fs;
 use std::os::unix::fs::MetadataExt;

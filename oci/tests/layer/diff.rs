@@ -1,5 +1,5 @@
-use crate::tree::{Tree, is_root, short};
-use oci::layer::{ChangeKind, content_id, diff};
+use crate::tree::{Tree, content_id, diff, is_root, short, write_tar};
+use oci::layer::ChangeKind;
 use rustix::fs::FileType;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
@@ -120,7 +120,7 @@ fn paths_may_be_longer_than_the_kernel_takes_at_once() {
     assert_eq!(changes[60].path.len(), 60 * 201 + 1);
     content_id(&changes, upper.fd(), None).unwrap();
     let mut tar = Vec::new();
-    oci::layer::write_tar(&changes, upper.fd(), &Default::default(), &mut tar).unwrap();
+    write_tar(&changes, upper.fd(), &Default::default(), &mut tar).unwrap();
     assert!(tar.windows(7).any(|w| w == b"content"));
 }
 
@@ -166,4 +166,17 @@ fn the_content_id_does_not_depend_on_threads() {
     let mut other = changes;
     other[1].kind = ChangeKind::Fifo;
     assert_ne!(content_id(&other, tree.fd(), None).unwrap(), id);
+}
+
+/// What is known of a file's content stands for it.
+#[test]
+fn known_digests_are_not_computed() {
+    let tree = Tree::new();
+    tree.file("known", "k").file("other", "o");
+    let id = |known: &(dyn Fn(&[u8]) -> Option<[u8; 32]> + Sync)| {
+        oci::layer::content_id(oci::layer::diff(tree.fd(), None).unwrap(), tree.fd(), None, known).unwrap()
+    };
+    let content = *blake3::hash(b"k").as_bytes();
+    assert_eq!(id(&|_| None), id(&|path| (path == b"known").then_some(content)));
+    assert_ne!(id(&|_| None), id(&|path| (path == b"known").then_some([0; 32])));
 }

@@ -1,6 +1,6 @@
 //! Making and describing small directory trees.
 
-use oci::layer::{Change, ChangeKind};
+use oci::layer::{self, Change, ChangeKind, Error, TarOptions, TarSummary};
 use rustix::fs::{AtFlags, FileType, Mode, Timespec, Timestamps, XattrFlags};
 use std::ffi::OsStr;
 use std::fs;
@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 use tempfile::TempDir;
 
 pub struct Tree {
@@ -124,4 +125,26 @@ pub fn short(changes: &[Change]) -> Vec<String> {
             }
         })
         .collect()
+}
+
+/// All changes at once.
+pub fn diff(upper: BorrowedFd<'_>, lower: Option<BorrowedFd<'_>>) -> Result<Vec<Change>, Error> {
+    layer::diff(upper, lower)?.collect()
+}
+
+pub fn write_tar(
+    changes: &[Change],
+    upper: BorrowedFd<'_>,
+    options: &TarOptions,
+    out: &mut impl std::io::Write,
+) -> Result<TarSummary, Error> {
+    layer::write_tar(changes.iter().cloned().map(Ok), upper, options, out)
+}
+
+pub fn content_id(
+    changes: &[Change],
+    upper: BorrowedFd<'_>,
+    window: Option<(SystemTime, SystemTime)>,
+) -> Result<[u8; 32], Error> {
+    layer::content_id(changes.iter().cloned().map(Ok), upper, window, &|_| None)
 }

@@ -1,5 +1,5 @@
-use crate::tree::{Tree, is_root};
-use oci::layer::{Change, ChangeKind, TarOptions, diff, write_tar};
+use crate::tree::{Tree, diff, is_root, write_tar};
+use oci::layer::{Change, ChangeKind, TarOptions};
 use oci::{Digest, layer};
 use proptest::prelude::*;
 use std::io::{Read, Write};

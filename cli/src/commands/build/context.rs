@@ -4,11 +4,12 @@ use super::request::Request;
 use crate::app::App;
 use crate::definition::Definition;
 use crate::error::{CliError, Result};
+use executor::fileop::statcache::StatCache;
 use executor::source::git::Repositories;
 use executor::source::http::Urls;
 use executor::source::image::Images;
 use executor::source::local::{self, LocalSource};
-use executor::source::statcache::StatCache;
+
 use executor::source::{archive, layout};
 use executor::value::{Context, Stack, Value};
 use oci::{Platform, Reference};

@@ -4,6 +4,7 @@ mod archives;
 mod destination;
 mod hostile;
 mod metadata;
+mod repeat;
 mod selection;
 
 use super::{CopyRequest, CopySummary, Error, Owner, PatternMatcher, SourceTree, copy};
@@ -121,6 +122,8 @@ impl Fixture {
         let ignore = PatternMatcher::new(&self.ignore).unwrap();
         let source = fs::File::open(self.source.path()).unwrap();
         let target = fs::File::open(self.target.path()).unwrap();
+        let staging = tempfile::tempdir().unwrap();
+        let staging = fs::File::open(staging.path()).unwrap();
         copy(&CopyRequest {
             source: SourceTree {
                 root: source.as_fd(),
@@ -128,11 +131,14 @@ impl Fixture {
                 ignore_name: ".dockerignore",
             },
             destination: target.as_fd(),
+            layer: target.as_fd(),
+            staging: staging.as_fd(),
             selection,
             to,
             owner: self.owner,
             chmod: self.chmod.as_ref(),
             unpack: self.unpack,
+            account: None,
         })
     }
 

@@ -7,7 +7,7 @@
 //! On disk a cache is one file: a header, records sorted by (device, inode), and a checksum of all before it. It is searched in place. Whatever is
 //! wrong with it, it is an empty cache: nothing but time is lost.
 
-use crate::fileop::Stat;
+use super::stat::Stat;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -188,7 +188,7 @@ mod tests {
 
     fn stat(ino: u64, seconds: i64) -> Stat {
         let file = tempfile::tempfile().unwrap();
-        let mut stat = crate::fileop::stat_of(&file).unwrap();
+        let mut stat = super::super::stat_of(&file).unwrap();
         stat.ino = ino;
         for time in [&mut stat.mtime, &mut stat.ctime] {
             time.seconds = seconds;

@@ -4,13 +4,15 @@
 //! extended attributes, and owners only where the copy keeps them. Never times, inodes, or a source directory's own attributes,
 //! which its copy does not take over (X3.30). A directory's id is the hash of its sorted entries, so that directories are hashed on all cores.
 
+use super::path::{join, shown};
+use super::select::{Filter, SourceRoot, select};
+use super::stat::{self, Stat};
 use super::statcache::StatCache;
-use crate::fileop::{
-    self, Context, Entry, Error, Filter, Node, SourceTree, Stat, Visitor, join, open_file, shown, stat_at, stat_of,
-    walk, xattrs,
-};
-use rustix::fd::{AsFd, BorrowedFd};
-use rustix::fs::FileType;
+use super::tree::open_file;
+use super::walk::{Entry, Node, Visitor, walk};
+use super::{Context, Error, SourceTree, xattrs};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{FileType, SeekFrom};
 use rustix::io::Errno;
 use solver::op::Selection;
 use std::cell::RefCell;
@@ -20,39 +22,56 @@ use std::time::SystemTime;
 /// Part of every id: a change of this format makes all of them new.
 const FORMAT: &[u8] = b"rbuild content 1\n";
 /// From this size on, one file is hashed on all cores.
-const LARGE: u64 = 16 << 20;
+pub(crate) const LARGE: u64 = 16 << 20;
+/// How often a file is read again that changed while it was read.
+pub(crate) const ATTEMPTS: u32 = 3;
 
-/// The content id of `selections`, in their order. With `keep_owner` (stages, images) owners are part of it. Errors are those that a copy would
-/// give: a named source that does not exist, a file that cannot be read.
+/// The content id of a selection. With `keep_owner` (stages, images) owners are part of it. Errors are those that a copy would give: a named
+/// source that does not exist, a file that cannot be read.
 pub fn selection_digest(
     tree: &SourceTree<'_>,
-    selections: &[Selection],
+    selection: &Selection,
     cache: &StatCache,
     keep_owner: bool,
 ) -> Result<[u8; 32], Error> {
-    let mut all = blake3::Hasher::new();
-    all.update(FORMAT);
-    all.update(&[u8::from(keep_owner)]);
-    let digester = Digester { cache, keep_owner, now: SystemTime::now() };
-    for selection in selections {
-        let selected = fileop::select(tree, selection)?;
-        all.update(&(selected.roots.len() as u64).to_le_bytes());
-        for root in &selected.roots {
-            if root.stat.is_dir() {
-                all.update(b"D");
-                all.update(&digester.tree(&selected.filter, root)?);
-                continue;
-            }
-            let (dir, name) = root.place()?;
-            let record = digester.record(dir, name, root.stat.kind, &root.path)?;
-            all.update(b"F");
-            Record { name: root.name.clone(), ..record }.hash(&mut all);
+    let digester = Digester::new(cache, keep_owner);
+    let selected = select(tree, selection)?;
+    let mut all = SelectionHasher::new(keep_owner, selected.roots.len());
+    for root in &selected.roots {
+        match root.stat.is_dir() {
+            true => all.tree(&digester.tree(&selected.filter, root)?),
+            false => all.file(root, digester.root_record(root)?),
         }
     }
-    Ok(*all.finalize().as_bytes())
+    Ok(all.finish())
 }
 
-struct Digester<'a> {
+/// Hashes what becomes of a selection's roots, in their order.
+pub(crate) struct SelectionHasher(blake3::Hasher);
+
+impl SelectionHasher {
+    pub fn new(keep_owner: bool, roots: usize) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(FORMAT).update(&[u8::from(keep_owner)]).update(&(roots as u64).to_le_bytes());
+        SelectionHasher(hasher)
+    }
+
+    pub fn tree(&mut self, digest: &[u8; 32]) {
+        self.0.update(b"D").update(digest);
+    }
+
+    pub fn file(&mut self, root: &SourceRoot, record: Record) {
+        self.0.update(b"F");
+        Record { name: root.name.clone(), ..record }.hash(&mut self.0);
+    }
+
+    pub fn finish(self) -> [u8; 32] {
+        *self.0.finalize().as_bytes()
+    }
+}
+
+/// Knows the digests of files, or finds them out.
+pub(crate) struct Digester<'a> {
     cache: &'a StatCache,
     keep_owner: bool,
     /// Before anything was read.
@@ -60,7 +79,7 @@ struct Digester<'a> {
 }
 
 /// One entry of a directory.
-struct Record {
+pub(crate) struct Record {
     name: Vec<u8>,
     kind: u8,
     mode: u32,
@@ -68,7 +87,7 @@ struct Record {
     content: Content,
 }
 
-enum Content {
+pub(crate) enum Content {
     /// Of a file's content and attributes, or of a directory's records.
     Digest([u8; 32]),
     Link(Vec<u8>),
@@ -95,62 +114,121 @@ impl Record {
     }
 }
 
-impl Digester<'_> {
-    fn tree(&self, filter: &Filter<'_>, root: &fileop::SourceRoot) -> Result<[u8; 32], Error> {
+/// The records of a directory's entries, collected on any thread.
+pub(crate) type Records = Mutex<Vec<Record>>;
+
+/// A directory's own digest, from what lies in it.
+pub(crate) fn directory_digest(records: &mut Vec<Record>) -> [u8; 32] {
+    records.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(records.len() as u64).to_le_bytes());
+    records.iter().for_each(|record| record.hash(&mut hasher));
+    *hasher.finalize().as_bytes()
+}
+
+pub(crate) fn push(records: &Records, record: Record) {
+    records.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+}
+
+impl<'a> Digester<'a> {
+    pub fn new(cache: &'a StatCache, keep_owner: bool) -> Digester<'a> {
+        Digester { cache, keep_owner, now: SystemTime::now() }
+    }
+
+    fn tree(&self, filter: &Filter<'_>, root: &SourceRoot) -> Result<[u8; 32], Error> {
         let visit = TreeDigest { digester: self, root: Mutex::new(None) };
         walk(&visit, filter, root.open_dir()?, &root.path, Mutex::default())?;
         let digest = visit.root.into_inner().unwrap_or_else(PoisonError::into_inner);
         digest.ok_or_else(|| Error::Changed { path: shown(&root.path) })
     }
 
+    /// What is remembered of a file that has not changed.
+    pub fn known(&self, stat: &Stat) -> Option<[u8; 32]> {
+        self.cache.get(stat)
+    }
+
+    /// Remembers the digest of a file that had `stat` before and after it was read.
+    pub fn learn(&self, stat: &Stat, digest: &[u8; 32]) {
+        self.cache.insert(stat, digest, self.now);
+    }
+
     fn owner(&self, stat: &Stat) -> (u32, u32) {
         if self.keep_owner { (stat.uid, stat.gid) } else { (0, 0) }
     }
 
+    /// Of a root that is no directory.
+    pub fn root_record(&self, root: &SourceRoot) -> Result<Record, Error> {
+        let (dir, name) = root.place()?;
+        self.record(dir, name, root.stat.kind, &root.path)
+    }
+
     /// Of an entry that is no directory.
     fn record(&self, dir: BorrowedFd<'_>, name: &[u8], listed: FileType, path: &[u8]) -> Result<Record, Error> {
-        let stat = stat_at(dir, name).context("stat", path)?;
+        let stat = stat::at(dir, name).context("stat", path)?;
         if stat.kind != listed {
             return Err(Error::Changed { path: shown(path) });
         }
-        let (kind, content) = match stat.kind {
-            FileType::RegularFile => (b'f', Content::Digest(self.file(dir, name, &stat, path)?)),
-            // Arrives as an empty file.
-            FileType::Socket => (b'f', Content::Digest(*blake3::hash(b"").as_bytes())),
+        let content = match stat.kind {
+            FileType::RegularFile => Content::Digest(self.file(dir, name, &stat, path)?),
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(dir, name, Vec::new()).context("readlink", path)?;
-                (b'l', Content::Link(target.into_bytes()))
+                Content::Link(target.into_bytes())
             }
+            _ => Content::None,
+        };
+        self.record_of(name, &stat, content, path)
+    }
+
+    /// `content` is that of a file or a link; what else has content tells it by its `stat`.
+    pub fn record_of(&self, name: &[u8], stat: &Stat, content: Content, path: &[u8]) -> Result<Record, Error> {
+        let (kind, content) = match stat.kind {
+            FileType::RegularFile => (b'f', content),
+            // Arrives as an empty file.
+            FileType::Socket => (b'f', Content::Digest(*blake3::hash(b"").as_bytes())),
+            FileType::Symlink => (b'l', content),
             FileType::Fifo => (b'p', Content::None),
             FileType::CharacterDevice => (b'c', Content::Device(stat.rdev)),
             FileType::BlockDevice => (b'b', Content::Device(stat.rdev)),
             _ => return Err(Error::Changed { path: shown(path) }),
         };
         let mode = if stat.kind == FileType::Symlink { 0 } else { stat.mode };
-        Ok(Record { name: name.to_vec(), kind, mode, owner: self.owner(&stat), content })
+        Ok(Record { name: name.to_vec(), kind, mode, owner: self.owner(stat), content })
     }
 
+    /// Of a directory below a root, from the digest of what lies in it.
+    pub fn directory_record<D>(&self, dir: &mut Node<D>, digest: [u8; 32]) -> Record {
+        Record {
+            name: std::mem::take(&mut dir.name),
+            kind: b'd',
+            mode: dir.stat.mode,
+            owner: self.owner(&dir.stat),
+            content: Content::Digest(with_xattrs(dir.fd.as_fd(), digest)),
+        }
+    }
+
+    /// A file that changes while it is read is read again, and given up if it goes on changing.
     fn file(&self, dir: BorrowedFd<'_>, name: &[u8], stat: &Stat, path: &[u8]) -> Result<[u8; 32], Error> {
-        if let Some(digest) = self.cache.get(stat) {
+        if let Some(digest) = self.known(stat) {
             return Ok(digest);
         }
-        let file = open_file(dir, name, path)?;
-        let before = stat_of(&file).context("stat", path)?;
-        if before.kind != FileType::RegularFile {
-            return Err(Error::Changed { path: shown(path) });
+        for _ in 0..ATTEMPTS {
+            let file = open_file(dir, name, path)?;
+            let before = stat::of(&file).context("stat", path)?;
+            if before.kind != FileType::RegularFile {
+                return Err(Error::Changed { path: shown(path) });
+            }
+            let digest = with_xattrs(file.as_fd(), content_digest(&file, before.size, path)?);
+            if stat::of(&file).context("stat", path)?.version() == before.version() {
+                self.learn(&before, &digest);
+                return Ok(digest);
+            }
         }
-        let digest = with_xattrs(file.as_fd(), content_digest(file.as_fd(), before.size, path)?);
-        let after = stat_of(&file).context("stat", path)?;
-        let version = |s: &Stat| (s.dev, s.ino, s.size, s.mtime, s.ctime);
-        // The digest is of what was read in any case (X6.44); it is only not worth remembering.
-        if version(&before) == version(&after) && version(stat) == version(&before) {
-            self.cache.insert(stat, &digest, self.now);
-        }
-        Ok(digest)
+        Err(Error::KeepsChanging { path: shown(path) })
     }
 }
 
-fn with_xattrs(file: BorrowedFd<'_>, content: [u8; 32]) -> [u8; 32] {
+/// The digest of a file, with its extended attributes if it has any.
+pub(crate) fn with_xattrs(file: BorrowedFd<'_>, content: [u8; 32]) -> [u8; 32] {
     let attributes = xattrs(file);
     if attributes.is_empty() {
         return content;
@@ -167,35 +245,82 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; 128 * 1024]);
 }
 
-fn content_digest(file: BorrowedFd<'_>, size: u64, path: &[u8]) -> Result<[u8; 32], Error> {
+/// Of all that a file holds. Holes are not read.
+pub(crate) fn content_digest(file: &OwnedFd, size: u64, path: &[u8]) -> Result<[u8; 32], Error> {
     let mut hasher = blake3::Hasher::new();
-    let mut at = 0;
-    let mut hash = |buffer: &mut [u8], parallel: bool| {
-        loop {
-            let got = match rustix::io::pread(file, &mut *buffer, at) {
-                Ok(0) => return Ok(()),
-                Ok(got) => got,
-                Err(Errno::INTR) => continue,
-                Err(errno) => return Err(Error::io("read", path, errno)),
-            };
-            at += got as u64;
-            match parallel {
-                true => hasher.update_rayon(&buffer[..got]),
-                false => hasher.update(&buffer[..got]),
-            };
-            // A file shorter than the buffer has been read to its end: saves a call for nearly every file.
-            if at == size && got < buffer.len() {
-                return Ok(());
-            }
-        }
-    };
     if size < LARGE {
-        SCRATCH.with_borrow_mut(|buffer| hash(buffer, false))?;
-    } else {
-        // Its own buffer: while it waits for others, this thread may hash another file.
-        hash(&mut vec![0; 4 << 20], true)?;
+        SCRATCH.with_borrow_mut(|buffer| hash_range(file, 0, u64::MAX, size, buffer, &mut hasher, path))?;
+        return Ok(*hasher.finalize().as_bytes());
+    }
+    // Its own buffer: while it waits for others, this thread may hash another file.
+    let mut buffer = vec![0; 4 << 20];
+    let mut at = 0;
+    while at < size {
+        let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(data) => data.min(size),
+            Err(Errno::NXIO) => size,
+            Err(_) => at,
+        };
+        hash_zeros(data - at, &mut hasher);
+        if data == size {
+            at = size;
+            break;
+        }
+        let hole = match rustix::fs::seek(file, SeekFrom::Hole(data)) {
+            Ok(hole) if hole > data => hole.min(size),
+            _ => size,
+        };
+        at = hash_range(file, data, hole, size, &mut buffer, &mut hasher, path)?;
+        if at < hole {
+            break;
+        }
+    }
+    if at >= size {
+        // What was appended meanwhile.
+        hash_range(file, at, u64::MAX, size, &mut buffer, &mut hasher, path)?;
     }
     Ok(*hasher.finalize().as_bytes())
+}
+
+/// Hashes from `at` to `end` or the end of the file; gives where that was.
+fn hash_range(
+    file: &OwnedFd,
+    mut at: u64,
+    end: u64,
+    size: u64,
+    buffer: &mut [u8],
+    hasher: &mut blake3::Hasher,
+    path: &[u8],
+) -> Result<u64, Error> {
+    while at < end {
+        let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
+        let got = match rustix::io::pread(file, &mut buffer[..want], at) {
+            Ok(0) => break,
+            Ok(got) => got,
+            Err(Errno::INTR) => continue,
+            Err(errno) => return Err(Error::io("read", path, errno)),
+        };
+        at += got as u64;
+        match size < LARGE {
+            true => hasher.update(&buffer[..got]),
+            false => hasher.update_rayon(&buffer[..got]),
+        };
+        // A file shorter than the buffer has been read to its end: saves a call for nearly every file.
+        if at == size && got < want {
+            break;
+        }
+    }
+    Ok(at)
+}
+
+fn hash_zeros(mut count: u64, hasher: &mut blake3::Hasher) {
+    static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+    while count > 0 {
+        let now = count.min(ZEROS.len() as u64);
+        // At most the length of the block.
+        hasher.update_rayon(&ZEROS[..now as usize]);
+        count -= now;
+    }
 }
 
 struct TreeDigest<'a> {
@@ -204,13 +329,13 @@ struct TreeDigest<'a> {
 }
 
 impl Visitor for TreeDigest<'_> {
-    type Dir = Mutex<Vec<Record>>;
+    type Dir = Records;
 
-    fn enter(&self, _: &Node<Self::Dir>, _: &[u8], _: bool) -> Result<Self::Dir, Error> {
+    fn enter(&self, _: &Node<Records>, _: &[u8], _: bool) -> Result<Records, Error> {
         Ok(Mutex::default())
     }
 
-    fn entries(&self, dir: &Node<Self::Dir>, entries: &[Entry]) -> Result<(), Error> {
+    fn entries(&self, dir: &Node<Records>, entries: &[Entry]) -> Result<(), Error> {
         let mut records = Vec::with_capacity(entries.len());
         for Entry { name, kind } in entries {
             records.push(self.digester.record(dir.fd.as_fd(), name, *kind, &join(&dir.path, name))?);
@@ -219,28 +344,17 @@ impl Visitor for TreeDigest<'_> {
         Ok(())
     }
 
-    fn leave(&self, dir: &mut Node<Self::Dir>) -> Result<(), Error> {
+    fn leave(&self, dir: &mut Node<Records>) -> Result<(), Error> {
         let records = dir.data.get_mut().unwrap_or_else(PoisonError::into_inner);
         if dir.lazy && records.is_empty() {
             return Ok(());
         }
-        records.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&(records.len() as u64).to_le_bytes());
-        records.iter().for_each(|record| record.hash(&mut hasher));
-        let digest = *hasher.finalize().as_bytes();
-        let Some(parent) = &dir.parent else {
-            *self.root.lock().unwrap_or_else(PoisonError::into_inner) = Some(digest);
-            return Ok(());
-        };
-        let record = Record {
-            name: std::mem::take(&mut dir.name),
-            kind: b'd',
-            mode: dir.stat.mode,
-            owner: self.digester.owner(&dir.stat),
-            content: Content::Digest(with_xattrs(dir.fd.as_fd(), digest)),
-        };
-        parent.data.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+        let digest = directory_digest(records);
+        let record = self.digester.directory_record(dir, digest);
+        match &dir.parent {
+            Some(parent) => push(&parent.data, record),
+            None => *self.root.lock().unwrap_or_else(PoisonError::into_inner) = Some(digest),
+        }
         Ok(())
     }
 }
@@ -273,9 +387,9 @@ mod tests {
 
     fn digest_with(dir: &Path, selection: &Selection, ignore: &[&str], cache: &StatCache) -> Result<[u8; 32], Error> {
         let root = fs::File::open(dir).unwrap();
-        let ignore = crate::fileop::PatternMatcher::new(ignore).unwrap();
+        let ignore = super::super::PatternMatcher::new(ignore).unwrap();
         let tree = SourceTree { root: root.as_fd(), ignore: Some(&ignore), ignore_name: ".dockerignore" };
-        selection_digest(&tree, std::slice::from_ref(selection), cache, false)
+        selection_digest(&tree, selection, cache, false)
     }
 
     fn digest(dir: &Path, path: &str) -> [u8; 32] {
@@ -386,7 +500,7 @@ mod tests {
         let id = |keep| {
             let root = fs::File::open(tmp.path()).unwrap();
             let tree = SourceTree { root: root.as_fd(), ignore: None, ignore_name: "" };
-            selection_digest(&tree, &[select("/")], &StatCache::new(), keep).unwrap()
+            selection_digest(&tree, &select("/"), &StatCache::new(), keep).unwrap()
         };
         let before = (id(false), id(true));
         std::os::unix::fs::chown(tmp.path().join("d/f"), Some(7), None).unwrap();
@@ -398,7 +512,7 @@ mod tests {
     #[test]
     fn remembers() {
         let tmp = tree();
-        let stat = stat_of(fs::File::open(tmp.path().join("d/f")).unwrap()).unwrap();
+        let stat = stat::of(fs::File::open(tmp.path().join("d/f")).unwrap()).unwrap();
         let later = SystemTime::now() + std::time::Duration::from_secs(60);
         let cache = StatCache::new();
         let honest = digest_with(tmp.path(), &select("/d/f"), &[], &cache).unwrap();
