@@ -22,6 +22,8 @@ mod tree;
 mod unpack;
 mod walk;
 
+#[doc(hidden)]
+pub use archive::read_all as read_archive;
 pub use copy::copy;
 pub use error::Error;
 pub use make::{mkdir, mkfile};
