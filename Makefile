@@ -32,6 +32,7 @@ test: check unit e2e fuzz
 check:
 	cargo fmt --all --check
 	cargo fmt --manifest-path parser/fuzz/Cargo.toml --check
+	cargo fmt --manifest-path executor/fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	scripts/deny
 
@@ -43,7 +44,7 @@ e2e:
 	scripts/packages gcc busybox-static uidmap docker-registry skopeo umoci buildah procps curl git openssh-server openssh-client xz-utils zstd bzip2
 	scripts/e2e
 
-## fuzz: the parser against hostile input, FUZZ_SECONDS for each target
+## fuzz: the parser and the reader of archives against hostile input, FUZZ_SECONDS for each target
 FUZZ_SECONDS ?= 10
 fuzz:
 	scripts/fuzz $(FUZZ_SECONDS)

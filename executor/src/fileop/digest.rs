@@ -118,7 +118,7 @@ impl Record {
 pub(crate) type Records = Mutex<Vec<Record>>;
 
 /// A directory's own digest, from what lies in it.
-pub(crate) fn directory_digest(records: &mut Vec<Record>) -> [u8; 32] {
+pub(crate) fn directory_digest(records: &mut [Record]) -> [u8; 32] {
     records.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     let mut hasher = blake3::Hasher::new();
     hasher.update(&(records.len() as u64).to_le_bytes());

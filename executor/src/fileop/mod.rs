@@ -28,6 +28,8 @@ mod unpack;
 mod walk;
 
 pub use archive::is_archive;
+#[doc(hidden)]
+pub use archive::read_all as read_archive;
 pub use book::{Book, BookWriter, Previous};
 pub use copy::{copy, place_staged, stage};
 pub use digest::selection_digest;

@@ -151,6 +151,9 @@ pub(crate) fn make_dirs(at: &Resolved, new: NewDir) -> Result<OwnedFd, Error> {
     if !at.stat.is_dir() {
         return Err(Error::io("mkdir", &path, Errno::NOTDIR));
     }
+    // Making an entry moves its parent's time, and a mode may forbid it: then attributes are set from the innermost outwards. Otherwise
+    // at once, because all the descriptors of a path of thousands of names are more than a process may have.
+    let at_once = new.time.is_none() && new.mode & 0o300 == 0o300;
     let mut dir = open_dir(&at.node, b".", &path)?;
     let mut above = Vec::new();
     for name in &at.missing {
@@ -160,9 +163,13 @@ pub(crate) fn make_dirs(at: &Resolved, new: NewDir) -> Result<OwnedFd, Error> {
             Err(errno) => return Err(Error::io("mkdir", &path, errno)),
         }
         let child = open_dir(&dir, name, &path)?;
-        above.push(std::mem::replace(&mut dir, child));
+        let parent = std::mem::replace(&mut dir, child);
+        if at_once {
+            finish_new_dir(&dir, new, &path)?;
+        } else {
+            above.push(parent);
+        }
     }
-    // From the innermost outwards: making an entry moves its parent's time.
     for at in (0..above.len()).rev() {
         finish_new_dir(above.get(at + 1).unwrap_or(&dir), new, &path)?;
     }

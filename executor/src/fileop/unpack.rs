@@ -2,22 +2,24 @@
 //!
 //! The destination directory is the root for all names, as if the extraction ran in a chroot of it (X3.74): links in it are followed within it.
 
-use super::archive::{Archive, ArchiveEntry, decompress};
+use super::archive::{Archive, ArchiveEntry, MAX_NAME, decompress};
 use super::error::{Context, Error, describe};
 use super::make::write_all;
 use super::metadata::set_xattr;
 use super::path::{clean, escape, join, names, parent_and_name, shown};
 use super::remove::remove;
-use super::resolve::{NewDir, make_dirs, open_dir, resolve};
+use super::resolve::{NewDir, make_dirs, open_dir, open_dirs, resolve};
 use super::select::SourceRoot;
 use super::stat::{self, Time};
 use super::tree::open_file;
 use super::{CopySummary, Owner};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timestamps, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Timestamps, Uid};
 use rustix::io::Errno;
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::io::{self, Read};
+use std::rc::Rc;
 
 /// Unpacks an archive into directory `to` of `destination`, which is made if it is missing (X3.70). An empty one is fine, anything else is an
 /// error. `name` is for messages.
@@ -84,7 +86,7 @@ fn unpack_entries<R: Read>(
         prefix: at.full_path(),
         archive: name,
         owner,
-        dirs: Vec::new(),
+        dirs: Directories::default(),
         last_parent: None,
         summary: CopySummary::default(),
         buffer: vec![0; 128 * 1024],
@@ -129,11 +131,63 @@ struct Unpacker<'a> {
     archive: &'a str,
     owner: Owner,
     /// Directories with their times, which are set when nothing is written below them any more (X3.75).
-    dirs: Vec<(Vec<u8>, Timestamps)>,
-    /// Directory of the entry before, by its name in the archive: mostly that of the next one too.
-    last_parent: Option<(Vec<u8>, OwnedFd)>,
+    dirs: Directories,
+    /// Directory of the entry before: mostly that of the next one too.
+    last_parent: Option<Parent>,
     summary: CopySummary,
     buffer: Vec<u8>,
+}
+
+/// Directory that an entry is made in.
+struct Parent {
+    /// In the archive.
+    name: Vec<u8>,
+    /// Canonical, below the root of the archive.
+    path: Vec<u8>,
+    dir: OwnedFd,
+}
+
+/// Directories with their times. Each is kept once, however often and through whatever links the archive names it, and each name of a path
+/// is kept once: so that what they take grows no faster than what is made on disk.
+#[derive(Default)]
+struct Directories {
+    /// Each after the one that it lies in.
+    list: Vec<Directory>,
+    /// Place in `list` by the directory above (`None`: the root) and the name.
+    index: HashMap<(Option<usize>, Rc<[u8]>), usize>,
+}
+
+struct Directory {
+    above: Option<usize>,
+    name: Rc<[u8]>,
+    /// `None` for those that only others lie in.
+    times: Option<Timestamps>,
+}
+
+impl Directories {
+    fn insert(&mut self, path: &[u8], times: Timestamps) {
+        let mut at = None;
+        for name in names(path) {
+            let name: Rc<[u8]> = name.into();
+            at = Some(*self.index.entry((at, name.clone())).or_insert_with(|| {
+                self.list.push(Directory { above: at, name, times: None });
+                self.list.len() - 1
+            }));
+        }
+        if let Some(at) = at {
+            self.list[at].times = Some(times);
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (Vec<u8>, &Timestamps)> {
+        self.list.iter().filter_map(|directory| {
+            let times = directory.times.as_ref()?;
+            let up = std::iter::successors(Some(directory), |below| below.above.map(|at| &self.list[at]));
+            let mut names: Vec<&[u8]> = up.map(|directory| &*directory.name).collect();
+            names.reverse();
+            Some((names.join(&b'/'), times))
+        })
+    }
 }
 
 impl Unpacker<'_> {
@@ -148,36 +202,38 @@ impl Unpacker<'_> {
             // The destination itself keeps its attributes.
             return Ok(());
         }
+        let device = self.device(entry, &path)?;
         let (parent, name) = parent_and_name(&path);
-        let dir = self.parent(parent)?;
+        let at = self.parent(parent)?;
+        let dir = &at.dir;
         let full = join(&self.prefix, &path);
         let is_dir = entry.kind == b'5';
-        let merged = match stat::at(&dir, name) {
-            Ok(old) if old.is_dir() && is_dir => true,
+        let (merged, replaced) = match stat::at(dir, name) {
+            Ok(old) if old.is_dir() && is_dir => (true, false),
             Ok(_) => {
                 remove(dir.as_fd(), name, &full)?;
-                false
+                (false, true)
             }
-            Err(Errno::NOENT) => false,
+            Err(Errno::NOENT) => (false, false),
             Err(errno) => return Err(Error::io("stat", &full, errno)),
         };
         match entry.kind {
-            b'0' => self.file(entry, data, (&dir, name, &full), damaged)?,
+            b'0' => self.file(entry, data, (dir, name, &full), damaged)?,
             b'5' => {
                 if !merged {
-                    rustix::fs::mkdirat(&dir, name, Mode::from(0o700)).context("mkdir", &full)?;
+                    rustix::fs::mkdirat(dir, name, Mode::from(0o700)).context("mkdir", &full)?;
                 }
-                let made = open_dir(&dir, name, &full)?;
+                let made = open_dir(dir, name, &full)?;
                 self.attributes(entry, made.as_fd(), &full)?;
-                self.dirs.push((path.clone(), times(entry)));
+                self.dirs.insert(&join(&at.path, name), times(entry));
             }
-            b'1' => self.hard_link(entry, &dir, name, &full)?,
+            b'1' => self.hard_link(entry, dir, name, &full)?,
             b'2' => {
                 if self.confine(&entry.link, parent, true).is_none() {
                     return Err(self.breakout(entry, "links out of"));
                 }
-                rustix::fs::symlinkat(entry.link.as_slice(), &dir, name).context("symlink", &full)?;
-                self.attributes_at(entry, &dir, name, &full)?;
+                rustix::fs::symlinkat(entry.link.as_slice(), dir, name).context("symlink", &full)?;
+                self.attributes_at(entry, dir, name, &full)?;
             }
             b'3' | b'4' | b'6' => {
                 let kind = match entry.kind {
@@ -185,9 +241,8 @@ impl Unpacker<'_> {
                     b'4' => FileType::BlockDevice,
                     _ => FileType::Fifo,
                 };
-                let dev = rustix::fs::makedev(entry.device.0, entry.device.1);
-                match rustix::fs::mknodat(&dir, name, kind, Mode::from(entry.mode & 0o777), dev) {
-                    Ok(()) => self.attributes_at(entry, &dir, name, &full)?,
+                match rustix::fs::mknodat(dir, name, kind, Mode::from(entry.mode & 0o777), device) {
+                    Ok(()) => self.attributes_at(entry, dir, name, &full)?,
                     // A user namespace has no devices (X3.75).
                     Err(Errno::PERM) if kind != FileType::Fifo => return Ok(()),
                     Err(errno) => return Err(Error::io("mknod", &full, errno)),
@@ -198,8 +253,27 @@ impl Unpacker<'_> {
         if !is_dir {
             self.summary.files += 1;
         }
-        self.last_parent = Some((parent.to_vec(), dir));
+        // What was replaced may have been a link that the directory's name leads through.
+        self.last_parent = (!replaced).then_some(at);
         Ok(())
+    }
+
+    /// The number of a device; 0 for what is none.
+    fn device(&self, entry: &ArchiveEntry, path: &[u8]) -> Result<u64, Error> {
+        if !matches!(entry.kind, b'3' | b'4') {
+            return Ok(0);
+        }
+        let (major, minor) = entry.device;
+        let broken = |why| self.broken(format!("device {major}:{minor} {}: {why}", shown(&join(&self.prefix, path))));
+        // An overlay would take it for the mark of a removed file.
+        if entry.kind == b'3' && entry.device == (0, 0) {
+            return Err(broken("it would be a whiteout"));
+        }
+        // The kernel cuts off higher bits, and so would make another device: of 4096:0 a whiteout.
+        match (u32::try_from(major), u32::try_from(minor)) {
+            (Ok(major @ ..=0xfff), Ok(minor @ ..=0xf_ffff)) => Ok(rustix::fs::makedev(major, minor)),
+            _ => Err(broken("it is out of range")),
+        }
     }
 
     /// Path of `name` seen from directory `from`, or nothing if `..` leads out of the root. Absolute names start at the root, but those of
@@ -224,14 +298,21 @@ impl Unpacker<'_> {
     }
 
     /// Opens the directory of an entry, made 0755 root where an archive does not name it.
-    fn parent(&mut self, path: &[u8]) -> Result<OwnedFd, Error> {
-        if let Some((last, fd)) = self.last_parent.take()
-            && last == path
+    fn parent(&mut self, name: &[u8]) -> Result<Parent, Error> {
+        if let Some(last) = self.last_parent.take()
+            && last.name == name
         {
-            return Ok(fd);
+            return Ok(last);
         }
-        let at = resolve(self.root.as_fd(), path, true, &|_, _| true).map_err(|e| self.prefixed(e))?;
-        make_dirs(&at, NewDir { mode: 0o755, owner: (0, 0), time: None }).map_err(|e| self.prefixed(e))
+        let at = resolve(self.root.as_fd(), name, true, &|_, _| true).map_err(|e| self.prefixed(e))?;
+        let path = at.full_path();
+        // Through links to directories each entry could go deeper than the one before.
+        if path.len() > MAX_NAME {
+            return Err(self.broken(format!("a directory's path of {} bytes, more than {MAX_NAME}", path.len())));
+        }
+        let new = NewDir { mode: 0o755, owner: (0, 0), time: None };
+        let dir = make_dirs(&at, new).map_err(|e| self.prefixed(e))?;
+        Ok(Parent { name: name.to_vec(), path, dir })
     }
 
     fn file(
@@ -243,36 +324,57 @@ impl Unpacker<'_> {
     ) -> Result<(), Error> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(dir, name, flags, Mode::from(entry.mode & 0o777)).context("open", full)?;
+        match &entry.sparse {
+            None => self.write(&file, data, full, damaged)?,
+            Some(sparse) => {
+                // First, so that no data is written of a file that is too large.
+                rustix::fs::ftruncate(&file, sparse.size).context("truncate", full)?;
+                for (offset, length) in &sparse.pieces {
+                    rustix::fs::seek(&file, SeekFrom::Start(*offset)).context("seek", full)?;
+                    self.write(&file, &mut data.by_ref().take(*length), full, damaged)?;
+                }
+            }
+        }
+        self.attributes(entry, file.as_fd(), full)?;
+        rustix::fs::futimens(&file, &times(entry)).context("utimes", full)
+    }
+
+    fn write(
+        &mut self,
+        file: &OwnedFd,
+        data: &mut impl Read,
+        full: &[u8],
+        damaged: &impl Fn(io::Error) -> Error,
+    ) -> Result<(), Error> {
         loop {
             let got = match data.read(&mut self.buffer) {
-                Ok(0) => break,
+                Ok(0) => return Ok(()),
                 Ok(got) => got,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(damaged(e)),
             };
-            write_all(&file, &self.buffer[..got], full)?;
+            write_all(file, &self.buffer[..got], full)?;
             self.summary.bytes += got as u64;
         }
-        self.attributes(entry, file.as_fd(), full)?;
-        rustix::fs::futimens(&file, &times(entry)).context("utimes", full)
     }
 
     fn hard_link(&self, entry: &ArchiveEntry, dir: &OwnedFd, name: &[u8], full: &[u8]) -> Result<(), Error> {
         // Its target is a name of the archive, wherever the link is.
         let target = self.confine(&entry.link, b"", true).ok_or_else(|| self.breakout(entry, "links out of"))?;
         let (parent, target_name) = parent_and_name(&target);
-        let at = resolve(self.root.as_fd(), parent, true, &|_, _| true)?;
+        let at = resolve(self.root.as_fd(), parent, true, &|_, _| true).map_err(|e| self.prefixed(e))?;
         let linked = match at.exists() {
             true => rustix::fs::linkat(&at.node, target_name, dir, name, AtFlags::empty()),
             false => Err(Errno::NOENT),
         };
         linked.map_err(|errno| {
-            self.broken(format!("link {} {}: {}", shown(&join(&self.prefix, &target)), shown(full), describe(errno)))
+            let target = if target.is_empty() { self.prefix.clone() } else { join(&self.prefix, &target) };
+            self.broken(format!("link {} {}: {}", shown(&target), shown(full), describe(errno)))
         })
     }
 
     fn owner(&self, entry: &ArchiveEntry) -> Result<(Option<Uid>, Option<Gid>), Error> {
-        let id = |id: u64| match u32::try_from(id) {
+        let id = |id: i64| match u32::try_from(id) {
             Ok(id) if id != u32::MAX => Ok(id),
             _ => Err(self.broken(format!("owner {id} is out of range"))),
         };
@@ -308,13 +410,15 @@ impl Unpacker<'_> {
     }
 
     fn finish(&self) -> Result<(), Error> {
-        for (path, times) in &self.dirs {
-            let at = resolve(self.root.as_fd(), path, false, &|_, _| true)?;
-            // A later entry may have replaced it.
-            if at.exists() && at.stat.is_dir() {
-                let dir = open_dir(&at.node, b".", path)?;
-                rustix::fs::futimens(&dir, times).context("utimes", &join(&self.prefix, path))?;
-            }
+        for (path, times) in self.dirs.iter() {
+            let dir = match open_dirs(self.root.as_fd(), &path) {
+                Ok(dir) => dir,
+                // A later entry has replaced it.
+                Err(Error::Io { errno: Errno::NOENT | Errno::NOTDIR | Errno::LOOP, .. }) => continue,
+                Err(error) => return Err(self.prefixed(error)),
+            };
+            let dir = open_dir(&dir, b".", &path).map_err(|e| self.prefixed(e))?;
+            rustix::fs::futimens(&dir, times).context("utimes", &join(&self.prefix, &path))?;
         }
         Ok(())
     }
@@ -356,4 +460,26 @@ fn times(entry: &ArchiveEntry) -> Timestamps {
     let accessed = entry.atime.map_or(modified, |atime| bound(atime).max(modified));
     let timespec = |(seconds, nanoseconds)| Time { seconds, nanoseconds }.timespec();
     Timestamps { last_access: timespec(accessed), last_modification: timespec(modified) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_are_kept_once() {
+        let time = |seconds| {
+            let time = Time { seconds, nanoseconds: 0 }.timespec();
+            Timestamps { last_access: time, last_modification: time }
+        };
+        let mut dirs = Directories::default();
+        for seconds in 0..1000 {
+            dirs.insert(b"a/b", time(seconds));
+            dirs.insert(b"a/b/c/d", time(seconds));
+        }
+        dirs.insert(b"", time(1));
+        assert_eq!((dirs.list.len(), dirs.index.len()), (4, 4));
+        let found: Vec<_> = dirs.iter().map(|(path, times)| (path, times.last_modification.tv_sec)).collect();
+        assert_eq!(found, [(b"a/b".to_vec(), 999), (b"a/b/c/d".to_vec(), 999)]);
+    }
 }
