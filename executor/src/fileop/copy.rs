@@ -164,6 +164,7 @@ impl<'a> Destination<'a> {
         if let (Some(hasher), Some(record)) = (hasher, record) {
             hasher.file(root, record);
         }
-        Ok(copy.summary())
+        let into = (root.stat.kind == FileType::RegularFile).then(|| parent.to_vec());
+        Ok(CopySummary { into, ..copy.summary() })
     }
 }

@@ -11,18 +11,15 @@ use super::statcache::StatCache;
 use super::tree::open_file;
 use super::walk::{Entry, Node, Visitor, walk};
 use super::{Context, Error, SourceTree, xattrs};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{FileType, SeekFrom};
-use rustix::io::Errno;
+use oci::layer::content_digest;
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::FileType;
 use solver::op::Selection;
-use std::cell::RefCell;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 /// Part of every id: a change of this format makes all of them new.
 const FORMAT: &[u8] = b"rbuild content 1\n";
-/// From this size on, one file is hashed on all cores.
-pub(crate) const LARGE: u64 = 16 << 20;
 /// How often a file is read again that changed while it was read.
 pub(crate) const ATTEMPTS: u32 = 3;
 
@@ -217,7 +214,7 @@ impl<'a> Digester<'a> {
             if before.kind != FileType::RegularFile {
                 return Err(Error::Changed { path: shown(path) });
             }
-            let digest = with_xattrs(file.as_fd(), content_digest(&file, before.size, path)?);
+            let digest = with_xattrs(file.as_fd(), content_digest(&file, before.size).context("read", path)?.0);
             if stat::of(&file).context("stat", path)?.version() == before.version() {
                 self.learn(&before, &digest);
                 return Ok(digest);
@@ -239,88 +236,6 @@ pub(crate) fn with_xattrs(file: BorrowedFd<'_>, content: [u8; 32]) -> [u8; 32] {
         hasher.update(name.as_bytes_with_nul()).update(&(value.len() as u64).to_le_bytes()).update(&value);
     }
     *hasher.finalize().as_bytes()
-}
-
-thread_local! {
-    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; 128 * 1024]);
-}
-
-/// Of all that a file holds. Holes are not read.
-pub(crate) fn content_digest(file: &OwnedFd, size: u64, path: &[u8]) -> Result<[u8; 32], Error> {
-    let mut hasher = blake3::Hasher::new();
-    if size < LARGE {
-        SCRATCH.with_borrow_mut(|buffer| hash_range(file, 0, u64::MAX, size, buffer, &mut hasher, path))?;
-        return Ok(*hasher.finalize().as_bytes());
-    }
-    // Its own buffer: while it waits for others, this thread may hash another file.
-    let mut buffer = vec![0; 4 << 20];
-    let mut at = 0;
-    while at < size {
-        let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
-            Ok(data) => data.min(size),
-            Err(Errno::NXIO) => size,
-            Err(_) => at,
-        };
-        hash_zeros(data - at, &mut hasher);
-        if data == size {
-            at = size;
-            break;
-        }
-        let hole = match rustix::fs::seek(file, SeekFrom::Hole(data)) {
-            Ok(hole) if hole > data => hole.min(size),
-            _ => size,
-        };
-        at = hash_range(file, data, hole, size, &mut buffer, &mut hasher, path)?;
-        if at < hole {
-            break;
-        }
-    }
-    if at >= size {
-        // What was appended meanwhile.
-        hash_range(file, at, u64::MAX, size, &mut buffer, &mut hasher, path)?;
-    }
-    Ok(*hasher.finalize().as_bytes())
-}
-
-/// Hashes from `at` to `end` or the end of the file; gives where that was.
-fn hash_range(
-    file: &OwnedFd,
-    mut at: u64,
-    end: u64,
-    size: u64,
-    buffer: &mut [u8],
-    hasher: &mut blake3::Hasher,
-    path: &[u8],
-) -> Result<u64, Error> {
-    while at < end {
-        let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
-        let got = match rustix::io::pread(file, &mut buffer[..want], at) {
-            Ok(0) => break,
-            Ok(got) => got,
-            Err(Errno::INTR) => continue,
-            Err(errno) => return Err(Error::io("read", path, errno)),
-        };
-        at += got as u64;
-        match size < LARGE {
-            true => hasher.update(&buffer[..got]),
-            false => hasher.update_rayon(&buffer[..got]),
-        };
-        // A file shorter than the buffer has been read to its end: saves a call for nearly every file.
-        if at == size && got < want {
-            break;
-        }
-    }
-    Ok(at)
-}
-
-fn hash_zeros(mut count: u64, hasher: &mut blake3::Hasher) {
-    static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
-    while count > 0 {
-        let now = count.min(ZEROS.len() as u64);
-        // At most the length of the block.
-        hasher.update_rayon(&ZEROS[..now as usize]);
-        count -= now;
-    }
 }
 
 struct TreeDigest<'a> {

@@ -114,6 +114,6 @@ pub struct CopySummary {
     pub bytes: u64,
     /// With an account: of exactly what was copied, as [`selection_digest`] gives it.
     pub digest: Option<[u8; 32]>,
-    /// The canonical path of the directory that the only source, a directory, was copied into.
+    /// The canonical path of the directory that the only source, or what lies in it, was copied into.
     pub into: Option<Vec<u8>>,
 }

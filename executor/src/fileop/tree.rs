@@ -15,6 +15,7 @@ use super::select::{Filter, SourceRoot};
 use super::stat::{self, Stat};
 use super::statcache::StatCache;
 use super::walk::{Entry, Node, Visitor, walk};
+use oci::layer::{LARGE, content_digest};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -107,9 +108,14 @@ impl<'a> TreeCopy<'a> {
         Ok(*self.digest.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Copies one entry that is no directory.
+    /// Copies one entry that is no directory into one that is the copy's root, as far as the account is concerned.
     pub fn entry(&self, from: Place<'_>, kind: FileType, to: Place<'_>) -> Result<Option<Record>, Error> {
-        self.entry_in(from, kind, to, None)
+        let dir = TargetDir::new(Vec::new(), OnceLock::new());
+        let record = self.entry_in(from, kind, to, &dir)?;
+        if let Some(book) = self.account.and_then(|account| account.book) {
+            book.add(b"", dir.block.into_inner().unwrap_or_else(PoisonError::into_inner));
+        }
+        Ok(record)
     }
 
     fn entry_in(
@@ -117,13 +123,13 @@ impl<'a> TreeCopy<'a> {
         from: Place<'_>,
         kind: FileType,
         to: Place<'_>,
-        dir: Option<&TargetDir>,
+        dir: &TargetDir,
     ) -> Result<Option<Record>, Error> {
         let (stat, content) = match kind {
             FileType::RegularFile => {
                 let copied = self.file(from, to, dir)?;
-                if let (Some(dir), Some(plain), Some(_)) = (dir, copied.plain, self.account.and_then(|a| a.book)) {
-                    dir.block.lock().unwrap_or_else(PoisonError::into_inner).push(from.1, plain);
+                if let (Some(plain), Some(_)) = (copied.plain, self.account.and_then(|account| account.book)) {
+                    dir.block.lock().unwrap_or_else(PoisonError::into_inner).push(to.1, plain);
                 }
                 (copied.stat, copied.digest.map_or(Content::None, Content::Digest))
             }
@@ -163,7 +169,7 @@ impl<'a> TreeCopy<'a> {
         digester.map(|digester| digester.record_of(from.1, &stat, content, from.2)).transpose()
     }
 
-    fn file(&self, from: Place<'_>, to: Place<'_>, dir: Option<&TargetDir>) -> Result<Copied, Error> {
+    fn file(&self, from: Place<'_>, to: Place<'_>, dir: &TargetDir) -> Result<Copied, Error> {
         if let Some(linked) = self.link_unchanged(from, to, dir) {
             return Ok(linked);
         }
@@ -198,16 +204,16 @@ impl<'a> TreeCopy<'a> {
     }
 
     /// Links the earlier copy of a file, if that is what a copy would be: the same content, known by its `stat`, with the same attributes.
-    fn link_unchanged(&self, from: Place<'_>, to: Place<'_>, dir: Option<&TargetDir>) -> Option<Copied> {
-        let (previous, dir) = (self.account?.previous?, dir?);
+    fn link_unchanged(&self, from: Place<'_>, to: Place<'_>, dir: &TargetDir) -> Option<Copied> {
+        let previous = self.account?.previous?;
         let previous = dir.previous.get_or_init(|| previous.directory(&dir.path)).as_ref()?;
-        let wanted = previous.block.get(from.1)?;
+        let wanted = previous.block.get(to.1)?;
         let stat = stat::at(from.0, from.1).ok()?;
         if stat.kind != FileType::RegularFile || stat.nlink > 1 {
             return None;
         }
         let digest = self.digester.as_ref()?.known(&stat).filter(|digest| digest == wanted)?;
-        let old = stat::at(&previous.fd, from.1).ok()?;
+        let old = stat::at(&previous.fd, to.1).ok()?;
         let is_same = old.kind == FileType::RegularFile
             && (old.size, old.mtime) == (stat.size, stat.mtime)
             && old.mode == self.attributes.mode_of(&stat).ok()?
@@ -216,7 +222,7 @@ impl<'a> TreeCopy<'a> {
             return None;
         }
         // Whatever speaks against it, there is the copy.
-        rustix::fs::linkat(&previous.fd, from.1, to.0, to.1, AtFlags::empty()).ok()?;
+        rustix::fs::linkat(&previous.fd, to.1, to.0, to.1, AtFlags::empty()).ok()?;
         self.bytes.fetch_add(stat.size, Ordering::Relaxed);
         Some(Copied { stat, digest: Some(digest), plain: Some(digest) })
     }
@@ -242,11 +248,11 @@ impl<'a> TreeCopy<'a> {
                     self.data.copy(&from, &into)?;
                     digest
                 }
-                None if stat.size < digest::LARGE => self.data.copy_hashing(&from, &into)?,
+                None if stat.size < LARGE => self.data.copy_hashing(&from, &into)?,
                 None => {
                     self.data.copy(&from, &into)?;
                     // Of the copy: that is what must be known.
-                    digest::content_digest(&target, stat.size, to.2)?
+                    content_digest(&target, stat.size).context("read", to.2)?.0
                 }
             };
             let has_xattrs = self.attributes.apply(source.as_fd(), &stat, target.as_fd(), to.2)?;
@@ -312,7 +318,7 @@ impl Visitor for TreeCopy<'_> {
         for Entry { name, kind } in entries {
             let (from, to) = (join(&dir.path, name), join(&dir.data.path, name));
             let place = (dir.fd.as_fd(), name.as_slice(), from.as_slice());
-            records.extend(self.entry_in(place, *kind, (target, name, &to), Some(&dir.data))?);
+            records.extend(self.entry_in(place, *kind, (target, name, &to), &dir.data)?);
         }
         dir.data.records.lock().unwrap_or_else(PoisonError::into_inner).append(&mut records);
         Ok(())

@@ -1,8 +1,8 @@
 //! The content id of a layer's changes.
 
+use super::digest::content_digest;
 use super::{Change, ChangeKind, Error, dir};
 use rayon::prelude::*;
-use std::io::Read;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -122,24 +122,15 @@ fn size(change: &Change) -> u64 {
 }
 
 fn hash_file(change: &Change, upper: BorrowedFd<'_>) -> Result<[u8; 32], Error> {
-    let mut hasher = blake3::Hasher::new();
     let expected = size(change);
-    if expected > 0 {
-        let mut file = dir::open_file(upper, &change.path).map_err(|e| Error::io("open", &change.path, e))?;
-        let mut buffer = vec![0; usize::try_from(expected).unwrap_or(usize::MAX).saturating_add(1).min(256 * 1024)];
-        loop {
-            match file.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(read) => hasher.update(&buffer[..read]),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(Error::io("read", &change.path, error)),
-            };
-        }
-        if hasher.count() != expected {
-            return Err(Error::SizeChanged { path: super::shown(&change.path), expected });
-        }
+    if expected == 0 {
+        return Ok(*blake3::hash(b"").as_bytes());
     }
-    Ok(hasher.finalize().into())
+    let file = dir::open_file(upper, &change.path).map_err(|e| Error::io("open", &change.path, e))?;
+    match content_digest(&file, expected).map_err(|e| Error::io("read", &change.path, e))? {
+        (digest, found) if found == expected => Ok(digest),
+        _ => Err(Error::SizeChanged { path: super::shown(&change.path), expected }),
+    }
 }
 
 fn put_bytes(bytes: &[u8], record: &mut Vec<u8>) {
