@@ -49,9 +49,10 @@ FUZZ_SECONDS ?= 10
 fuzz:
 	scripts/fuzz $(FUZZ_SECONDS)
 
-## bench: how long parsing takes
+## bench: how long parsing takes, and the digest and the copies of a context
 bench:
 	cargo bench --locked -p parser
+	cargo run --locked --release -p executor --example measure_context
 
 clean:
 	cargo clean

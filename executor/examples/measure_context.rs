@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let start = Instant::now();
         let cache = StatCache::load(&file);
         let loaded = start.elapsed();
-        selection_digest(&source.tree(), &all, &cache, false)?;
+        selection_digest(&source.tree(), &all, &cache, None, false)?;
         let digested = start.elapsed();
         cache.save(&file)?;
         println!("digest {round}: {digested:?} of which loading {loaded:?}; saved after {:?}", start.elapsed());
@@ -47,7 +47,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         let book_path = temporary.path().join(format!("book{round}"));
         let book = BookWriter::create(&book_path)?;
         let start = Instant::now();
-        let account = Account { digests: &digests, keep_owner: false, previous: previous.as_ref(), book: Some(&book) };
+        let account = Account {
+            digests: &digests,
+            recent: None,
+            keep_owner: false,
+            previous: previous.as_ref(),
+            book: Some(&book),
+        };
         let summary = copy(&CopyRequest {
             source: source.tree(),
             destination: to.as_fd(),

@@ -120,7 +120,13 @@ impl LocalWorker {
             Some(_) => return Ok(None),
         };
         let Ok(book) = BookWriter::create(&stage.digests()) else { return Ok(None) };
-        let account = Account { digests: &context.digests, keep_owner: false, previous: None, book: Some(&book) };
+        let account = Account {
+            digests: &context.digests,
+            recent: Some(&context.recent),
+            keep_owner: false,
+            previous: None,
+            book: Some(&book),
+        };
         let chmod = copy.chmod.as_ref();
         let (digest, staged) =
             fileop::stage(&context.source.tree(), &copy.selection, owner, chmod, account, &stage.root)?;

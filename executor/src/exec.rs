@@ -196,7 +196,13 @@ impl LocalWorker {
             // Ignored files must not show, and the client's own must not change: a copy of what is not ignored.
             Some(Value::Local(context)) => {
                 let (draft, stage) = (self.snapshots.plain()?, self.snapshots.stage()?);
-                let account = Account { digests: &context.digests, keep_owner: false, previous: None, book: None };
+                let account = Account {
+                    digests: &context.digests,
+                    recent: Some(&context.recent),
+                    keep_owner: false,
+                    previous: None,
+                    book: None,
+                };
                 let copied = fileop::copy(&CopyRequest {
                     source: context.source.tree(),
                     destination: draft.root.as_fd(),

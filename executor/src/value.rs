@@ -1,5 +1,6 @@
 //! What vertices give: stacks of layers, and directories of the client.
 
+use crate::fileop::Recent;
 use crate::fileop::statcache::StatCache;
 use crate::source::local::LocalSource;
 use cache::LayerId;
@@ -19,6 +20,7 @@ pub enum Value {
 pub struct Context {
     pub source: LocalSource,
     pub digests: StatCache,
+    pub recent: Recent,
     /// Where the digests are kept between builds.
     pub digests_path: PathBuf,
 }

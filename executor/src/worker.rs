@@ -180,6 +180,7 @@ impl LocalWorker {
             unpack: copy.unpack,
             account: context.map(|context| Account {
                 digests: &context.digests,
+                recent: Some(&context.recent),
                 keep_owner: false,
                 previous: previous.as_ref(),
                 book: book.as_ref(),
@@ -255,7 +256,9 @@ impl Worker for LocalWorker {
                 }
                 // A directory's owners are not those of the files in the image, so they never count.
                 let tree = context.source.tree();
-                let digest = |selection| fileop::selection_digest(&tree, selection, &context.digests, false);
+                let digest = |selection| {
+                    fileop::selection_digest(&tree, selection, &context.digests, Some(&context.recent), false)
+                };
                 let digests = selections.iter().map(digest).collect::<std::result::Result<Vec<_>, _>>()?;
                 Ok(selections_id(&digests))
             }
@@ -267,7 +270,7 @@ impl Worker for LocalWorker {
                 let view = this.snapshots.view(&stack.ids())?;
                 let tree = SourceTree { root: view.as_fd(), ignore: None, ignore_name: "" };
                 let cache = StatCache::new();
-                let digest = |selection| fileop::selection_digest(&tree, selection, &cache, with_owner);
+                let digest = |selection| fileop::selection_digest(&tree, selection, &cache, None, with_owner);
                 let digests = selections.iter().map(digest).collect::<std::result::Result<Vec<_>, _>>()?;
                 let id = selections_id(&digests);
                 this.store().put_memo("selection", &key, &id.0)?;

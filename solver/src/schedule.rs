@@ -14,7 +14,7 @@ use futures_util::future::{join_all, try_join_all};
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -162,6 +162,8 @@ where
 /// A vertex's result, once it has one; it never has if the vertex failed.
 type Pending<V> = watch::Receiver<Option<V>>;
 
+/// How long an input may be read before the vertex is shown as begun.
+const UNSEEN: Duration = Duration::from_millis(200);
 /// How often a vertex is tried whose inputs change while it runs.
 const ATTEMPTS: u32 = 3;
 
@@ -275,7 +277,15 @@ where
             InputKey::Selected { selections, with_owner } => {
                 let (op, with_owner, vertex) = (&vertex.op, *with_owner, vertex.digest());
                 let task = InputTask { op, input, value, selections, with_owner, vertex: &vertex };
-                self.worker.selection_digest(task).await
+                let mut digest = std::pin::pin!(self.worker.selection_digest(task));
+                tokio::select! {
+                    digest = &mut digest => digest,
+                    // A large context: the user should see what is going on.
+                    () = tokio::time::sleep(UNSEEN) => {
+                        self.start();
+                        digest.await
+                    }
+                }
             }
         }
     }

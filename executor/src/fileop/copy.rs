@@ -1,6 +1,6 @@
 //! Where each source of a COPY goes (X3.C).
 
-use super::digest::{Digester, SelectionHasher};
+use super::digest::{Digester, SelectionHasher, selection_digest};
 use super::error::{Context, Error};
 use super::metadata::Attributes;
 use super::path::{clean, join, parent_and_name, shown};
@@ -46,12 +46,13 @@ pub fn stage(
     stage: &OwnedFd,
 ) -> Result<([u8; 32], Option<Staged>), Error> {
     let Selected { roots, filter, parents } = select(source, selection)?;
-    let [root] = roots.as_slice() else {
-        return Ok((super::selection_digest(source, selection, account.digests, account.keep_owner)?, None));
+    let root = match roots.as_slice() {
+        [root] if root.stat.is_dir() => root,
+        _ => {
+            let digest = selection_digest(source, selection, account.digests, account.recent, account.keep_owner)?;
+            return Ok((digest, None));
+        }
     };
-    if !root.stat.is_dir() {
-        return Ok((super::selection_digest(source, selection, account.digests, account.keep_owner)?, None));
-    }
     let copy = TreeCopy::new(stage.as_fd(), Attributes { owner, chmod }, Some(account));
     let dir = rustix::io::fcntl_dupfd_cloexec(stage, 0).context("dup", b"")?;
     let digest = copy.directory(root, &filter, dir)?.ok_or_else(|| Error::Changed { path: shown(&root.path) })?;

@@ -5,6 +5,7 @@
 //! which its copy does not take over (X3.30). A directory's id is the hash of its sorted entries, so that directories are hashed on all cores.
 
 use super::path::{join, shown};
+use super::recent::{self, Recent};
 use super::select::{Filter, SourceRoot, select};
 use super::stat::{self, Stat};
 use super::statcache::StatCache;
@@ -12,8 +13,9 @@ use super::tree::open_file;
 use super::walk::{Entry, Node, Visitor, walk};
 use super::{Context, Error, SourceTree, xattrs};
 use oci::layer::content_digest;
-use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::FileType;
+use rustix::io::Errno;
 use solver::op::Selection;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -24,14 +26,15 @@ const FORMAT: &[u8] = b"rbuild content 1\n";
 pub(crate) const ATTEMPTS: u32 = 3;
 
 /// The content id of a selection. With `keep_owner` (stages, images) owners are part of it. Errors are those that a copy would give: a named
-/// source that does not exist, a file that cannot be read.
+/// source that does not exist, a file that cannot be read. Small files that had to be read stay in `recent`.
 pub fn selection_digest(
     tree: &SourceTree<'_>,
     selection: &Selection,
     cache: &StatCache,
+    recent: Option<&Recent>,
     keep_owner: bool,
 ) -> Result<[u8; 32], Error> {
-    let digester = Digester::new(cache, keep_owner);
+    let digester = Digester { recent, ..Digester::new(cache, keep_owner) };
     let selected = select(tree, selection)?;
     let mut all = SelectionHasher::new(keep_owner, selected.roots.len());
     for root in &selected.roots {
@@ -70,6 +73,7 @@ impl SelectionHasher {
 /// Knows the digests of files, or finds them out.
 pub(crate) struct Digester<'a> {
     cache: &'a StatCache,
+    recent: Option<&'a Recent>,
     keep_owner: bool,
     /// Before anything was read.
     now: SystemTime,
@@ -129,7 +133,7 @@ pub(crate) fn push(records: &Records, record: Record) {
 
 impl<'a> Digester<'a> {
     pub fn new(cache: &'a StatCache, keep_owner: bool) -> Digester<'a> {
-        Digester { cache, keep_owner, now: SystemTime::now() }
+        Digester { cache, recent: None, keep_owner, now: SystemTime::now() }
     }
 
     fn tree(&self, filter: &Filter<'_>, root: &SourceRoot) -> Result<[u8; 32], Error> {
@@ -214,14 +218,42 @@ impl<'a> Digester<'a> {
             if before.kind != FileType::RegularFile {
                 return Err(Error::Changed { path: shown(path) });
             }
-            let digest = with_xattrs(file.as_fd(), content_digest(&file, before.size).context("read", path)?.0);
+            let (content, plain) = match self.recent.filter(|_| before.size <= recent::MAX_FILE) {
+                Some(_) => {
+                    let content = read_all(&file, before.size, path)?;
+                    let digest = *blake3::hash(&content).as_bytes();
+                    (Some(content), digest)
+                }
+                None => (None, content_digest(&file, before.size).context("read", path)?.0),
+            };
+            let digest = with_xattrs(file.as_fd(), plain);
             if stat::of(&file).context("stat", path)?.version() == before.version() {
                 self.learn(&before, &digest);
+                if let (Some(recent), Some(content)) = (self.recent, content) {
+                    recent.put(&before, content, plain);
+                }
                 return Ok(digest);
             }
         }
         Err(Error::KeepsChanging { path: shown(path) })
     }
+}
+
+/// A small file; more than `size` bytes are not of interest, since it has changed then.
+fn read_all(file: &OwnedFd, size: u64, path: &[u8]) -> Result<Vec<u8>, Error> {
+    // At most a few hundred thousand.
+    let mut content = vec![0; size as usize];
+    let mut length = 0;
+    while length < content.len() {
+        match rustix::io::pread(file, &mut content[length..], length as u64) {
+            Ok(0) => break,
+            Ok(got) => length += got,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::io("read", path, errno)),
+        }
+    }
+    content.truncate(length);
+    Ok(content)
 }
 
 /// The digest of a file, with its extended attributes if it has any.
@@ -304,7 +336,7 @@ mod tests {
         let root = fs::File::open(dir).unwrap();
         let ignore = super::super::PatternMatcher::new(ignore).unwrap();
         let tree = SourceTree { root: root.as_fd(), ignore: Some(&ignore), ignore_name: ".dockerignore" };
-        selection_digest(&tree, selection, cache, false)
+        selection_digest(&tree, selection, cache, None, false)
     }
 
     fn digest(dir: &Path, path: &str) -> [u8; 32] {
@@ -415,7 +447,7 @@ mod tests {
         let id = |keep| {
             let root = fs::File::open(tmp.path()).unwrap();
             let tree = SourceTree { root: root.as_fd(), ignore: None, ignore_name: "" };
-            selection_digest(&tree, &select("/"), &StatCache::new(), keep).unwrap()
+            selection_digest(&tree, &select("/"), &StatCache::new(), None, keep).unwrap()
         };
         let before = (id(false), id(true));
         std::os::unix::fs::chown(tmp.path().join("d/f"), Some(7), None).unwrap();

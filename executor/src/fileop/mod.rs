@@ -16,6 +16,7 @@ mod make;
 mod metadata;
 mod path;
 mod place;
+mod recent;
 mod remove;
 mod resolve;
 mod select;
@@ -36,6 +37,7 @@ pub use digest::selection_digest;
 pub use error::Error;
 pub use make::{mkdir, mkfile};
 pub use parser::ignore::PatternMatcher;
+pub use recent::Recent;
 pub use tree::Account;
 pub use unpack::unpack;
 

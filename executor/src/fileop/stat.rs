@@ -23,7 +23,7 @@ pub(crate) struct Stat {
     pub ctime: Time,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Time {
     pub seconds: i64,
     pub nanoseconds: u32,

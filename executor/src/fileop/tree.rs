@@ -8,8 +8,10 @@ use super::book::{Block, BookWriter, Previous, PreviousDir};
 use super::data::{DataCopier, Source, Target};
 use super::digest::{self, ATTEMPTS, Content, Digester, Record, Records};
 use super::error::{Context, Error};
+use super::make::write_all;
 use super::metadata::Attributes;
 use super::path::{join, parent_and_name, shown};
+use super::recent::Recent;
 use super::resolve::{open_dir, open_dirs};
 use super::select::{Filter, SourceRoot};
 use super::stat::{self, Stat};
@@ -30,6 +32,8 @@ pub(crate) type Place<'a> = (BorrowedFd<'a>, &'a [u8], &'a [u8]);
 #[derive(Clone, Copy)]
 pub struct Account<'a> {
     pub digests: &'a StatCache,
+    /// Small files that were read a moment ago.
+    pub recent: Option<&'a Recent>,
     /// Owners count, as in [`selection_digest`](super::selection_digest).
     pub keep_owner: bool,
     /// An earlier copy of the same.
@@ -242,14 +246,19 @@ impl<'a> TreeCopy<'a> {
                 self.attributes.apply(source.as_fd(), &stat, target.as_fd(), to.2)?;
                 return Ok(Copied { stat, digest: None, plain: None });
             };
-            let known = digester.known(&stat);
-            let content = match known {
-                Some(digest) => {
+            let read = self.account.and_then(|account| account.recent?.take(&stat));
+            let known = if read.is_some() { None } else { digester.known(&stat) };
+            let content = match (read, known) {
+                (Some((content, digest)), _) => {
+                    write_all(&target, &content, to.2)?;
+                    digest
+                }
+                (None, Some(digest)) => {
                     self.data.copy(&from, &into)?;
                     digest
                 }
-                None if stat.size < LARGE => self.data.copy_hashing(&from, &into)?,
-                None => {
+                (None, None) if stat.size < LARGE => self.data.copy_hashing(&from, &into)?,
+                (None, None) => {
                     self.data.copy(&from, &into)?;
                     // Of the copy: that is what must be known.
                     content_digest(&target, stat.size).context("read", to.2)?.0

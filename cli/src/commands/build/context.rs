@@ -4,6 +4,7 @@ use super::request::Request;
 use crate::app::App;
 use crate::definition::Definition;
 use crate::error::{CliError, Result};
+use executor::fileop::Recent;
 use executor::fileop::statcache::StatCache;
 use executor::source::git::Repositories;
 use executor::source::http::Urls;
@@ -256,7 +257,7 @@ impl Loader<'_> {
         let key: String = oci::Digest::of(directory.as_os_str().as_encoded_bytes()).hex().chars().take(32).collect();
         let digests_path = self.app.store.root().join(format!("digests-{key}"));
         let digests = StatCache::load(&digests_path);
-        Ok(Value::Local(Arc::new(Context { source, digests, digests_path })))
+        Ok(Value::Local(Arc::new(Context { source, digests, recent: Recent::default(), digests_path })))
     }
 
     /// An archive, or where `may_be_dockerfile` a Dockerfile, which then has an empty context (D19.3).

@@ -127,3 +127,36 @@ fn many_files() {
         assert_eq!(fs::read_to_string(fixture.target(&format!("x/s/{at}"))).unwrap(), at.to_string());
     }
 }
+
+/// X6.45: a directory that is exchanged for a link while it is copied leads nowhere else.
+#[test]
+fn directories_exchanged_for_links() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("f"), "secret").unwrap();
+    let fixture = Fixture::new(&["d/sub/f=own", "other/x"], &[]);
+    let (real, aside) = (fixture.source("d/sub"), fixture.source("aside"));
+    let stop = AtomicBool::new(false);
+    let mut copies = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                fs::rename(&real, &aside).unwrap();
+                symlink(outside.path(), &real).unwrap();
+                fs::remove_file(&real).unwrap();
+                fs::rename(&aside, &real).unwrap();
+            }
+        });
+        for round in 0..300 {
+            for path in ["/d", "/d/sub/f", "/d/sub", "/*/sub"] {
+                let to = format!("/t{round}{}/", path.replace(['/', '*'], "_"));
+                copies += usize::from(fixture.copy(path, &to).is_ok());
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(copies > 0);
+    let copied = fixture.list();
+    assert!(copied.iter().all(|entry| !entry.contains("secret")), "{copied:?}");
+    assert!(copied.iter().any(|entry| entry.contains("f=own")));
+}

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::fileop::statcache::StatCache;
-use crate::fileop::{Account, Book, BookWriter, Previous, selection_digest, stat_of};
+use crate::fileop::{Account, Book, BookWriter, Previous, Recent, selection_digest, stat_of};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 struct Repeated {
     fixture: Fixture,
     cache: StatCache,
+    recent: Recent,
     work: tempfile::TempDir,
     copies: usize,
 }
@@ -18,7 +19,13 @@ struct Repeated {
 impl Repeated {
     fn new(source: &[&str]) -> Repeated {
         let fixture = Fixture::new(source, &[]);
-        Repeated { fixture, cache: StatCache::new(), work: tempfile::tempdir().unwrap(), copies: 0 }
+        Repeated {
+            fixture,
+            cache: StatCache::new(),
+            recent: Recent::default(),
+            work: tempfile::tempdir().unwrap(),
+            copies: 0,
+        }
     }
 
     /// As if the files had been there for a while.
@@ -52,8 +59,13 @@ impl Repeated {
         let open = |path: PathBuf| fs::File::open(path).unwrap();
         let source = open(self.fixture.source.path().into());
         let (to, stage) = (open(self.directory("copy", number)), open(self.directory("stage", number)));
-        let account =
-            Account { digests: &self.cache, keep_owner: false, previous: previous.as_ref(), book: Some(&book) };
+        let account = Account {
+            digests: &self.cache,
+            recent: Some(&self.recent),
+            keep_owner: false,
+            previous: previous.as_ref(),
+            book: Some(&book),
+        };
         let summary = copy(&CopyRequest {
             source: SourceTree { root: source.as_fd(), ignore: None, ignore_name: "" },
             destination: to.as_fd(),
@@ -79,8 +91,25 @@ impl Repeated {
     fn digest(&self, directory: &Path) -> [u8; 32] {
         let root = fs::File::open(directory).unwrap();
         let tree = SourceTree { root: root.as_fd(), ignore: None, ignore_name: "" };
-        selection_digest(&tree, &Selection::tree("/"), &StatCache::new(), false).unwrap()
+        selection_digest(&tree, &Selection::tree("/"), &StatCache::new(), None, false).unwrap()
     }
+}
+
+/// What was read for the key is not read again, if it is as it was.
+#[test]
+fn files_read_a_moment_ago() {
+    let mut repeated = Repeated::new(&["same=1", "changed=1"]);
+    let root = fs::File::open(repeated.fixture.source.path()).unwrap();
+    let tree = SourceTree { root: root.as_fd(), ignore: None, ignore_name: "" };
+    let all = Selection::tree("/");
+    selection_digest(&tree, &all, &repeated.cache, Some(&repeated.recent), false).unwrap();
+    let stat = |name: &str| stat_of(fs::File::open(repeated.fixture.source(name)).unwrap()).unwrap();
+    let (_, digest) = repeated.recent.take(&stat("same")).unwrap();
+    // Planted, to see where the copy takes it from.
+    repeated.recent.put(&stat("same"), b"2".to_vec(), digest);
+    fs::write(repeated.fixture.source("changed"), "3").unwrap();
+    let (number, _) = repeated.copy();
+    assert_eq!(list(&repeated.directory("copy", number)), ["changed=3", "same=2"]);
 }
 
 #[test]
