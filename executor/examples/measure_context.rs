@@ -3,7 +3,7 @@
 //! `cargo run --release -p executor --example measure_context [DIRECTORY]`; without a directory, 100,000 files are made.
 
 use executor::fileop::statcache::StatCache;
-use executor::fileop::{Account, Book, BookWriter, CopyRequest, Owner, Previous, copy, selection_digest};
+use executor::fileop::{Account, Book, BookWriter, CopyRequest, Owner, Plain, Previous, copy, selection_digest};
 use executor::source::local::LocalSource;
 use solver::op::Selection;
 use std::error::Error;
@@ -54,9 +54,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             previous: previous.as_ref(),
             book: Some(&book),
         };
-        let summary = copy(&CopyRequest {
+        let request = CopyRequest {
             source: source.tree(),
-            destination: to.as_fd(),
             layer: to.as_fd(),
             staging: stage.as_fd(),
             selection: &all,
@@ -65,7 +64,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             chmod: None,
             unpack: false,
             account: Some(account),
-        })?;
+        };
+        let summary = copy(&request, &mut Plain(to.as_fd()))?;
         println!("copy: {:?}, {} files, {} bytes", start.elapsed(), summary.files, summary.bytes);
         book.finish()?;
         previous = Book::open(&book_path).map(|book| Previous::new(to.into(), book));

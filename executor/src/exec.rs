@@ -1,7 +1,7 @@
 //! Runs an `Exec` op: a process in a sandbox over its first input, and what it wrote as a layer.
 
 use crate::error::{Error, Result, blocking};
-use crate::fileop::{self, Account, CopyRequest, Owner, SourceTree};
+use crate::fileop::{self, Account, CopyRequest, Owner, Plain, SourceTree};
 use crate::mount;
 use crate::output;
 use crate::sandbox::{Container, ContainerMount, Exit, MountSource, Network, Process, Security, Stdio};
@@ -156,9 +156,8 @@ impl LocalWorker {
         if let Some(Value::Files(stack)) = from {
             let view = self.snapshots.view(&stack.ids())?;
             let (selection, stage) = (op::Selection::tree(source), self.snapshots.stage()?);
-            fileop::copy(&CopyRequest {
+            let request = CopyRequest {
                 source: SourceTree { root: view.as_fd(), ignore: None, ignore_name: "" },
-                destination: directory.as_fd(),
                 layer: directory.as_fd(),
                 staging: stage.root.as_fd(),
                 selection: &selection,
@@ -167,7 +166,8 @@ impl LocalWorker {
                 chmod: None,
                 unpack: false,
                 account: None,
-            })?;
+            };
+            fileop::copy(&request, &mut Plain(directory.as_fd()))?;
         }
         let failed = |errno: rustix::io::Errno| Error::Write { path: "a cache directory".into(), source: errno.into() };
         let (uid, gid) = (rustix::fs::Uid::from_raw(owner.0), rustix::fs::Gid::from_raw(owner.1));
@@ -203,9 +203,8 @@ impl LocalWorker {
                     previous: None,
                     book: None,
                 };
-                let copied = fileop::copy(&CopyRequest {
+                let request = CopyRequest {
                     source: context.source.tree(),
-                    destination: draft.root.as_fd(),
                     layer: draft.root.as_fd(),
                     staging: stage.root.as_fd(),
                     selection: &op::Selection::tree(source),
@@ -214,7 +213,8 @@ impl LocalWorker {
                     chmod: None,
                     unpack: false,
                     account: Some(account),
-                })?;
+                };
+                let copied = fileop::copy(&request, &mut Plain(draft.root.as_fd()))?;
                 held.digests.entry(input).or_default().extend(copied.digest);
                 let root = rustix::io::fcntl_dupfd_cloexec(&draft.root, 0)
                     .map_err(|errno| Error::Write { path: "a mount".into(), source: errno.into() })?;

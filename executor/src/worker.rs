@@ -3,7 +3,7 @@
 use crate::copies::{Ahead, Copies};
 use crate::error::{Error, Result, blocking};
 use crate::fileop::statcache::StatCache;
-use crate::fileop::{self, Account, BookWriter, CopyRequest, Owner, SourceTree, Staged};
+use crate::fileop::{self, Account, BookWriter, CopyRequest, Owner, SourceTree, Staged, View};
 use crate::sandbox::Launcher;
 use crate::snapshot::{Draft, Snapshots, Stage};
 use crate::source::git::Repositories;
@@ -16,7 +16,7 @@ use solver::key::ContentId;
 use solver::op::{self, File, FileAction, Input, Op, Selection, Source};
 use solver::schedule::{InputTask, OpTask, Worker, selections_id};
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 /// What a build's steps see that is no part of their keys.
@@ -101,7 +101,7 @@ impl LocalWorker {
         };
         let mut copied = Copied::default();
         for (number, action) in file.actions.iter().enumerate() {
-            if std::mem::take(&mut copied.behind_the_view) {
+            if std::mem::take(&mut copied.is_behind) {
                 self.snapshots.refresh(&mut draft)?;
             }
             let is_empty = below.layers().is_empty();
@@ -118,7 +118,7 @@ impl LocalWorker {
                 }
                 FileAction::Copy(copy) => {
                     let is_only = number == 0 && file.actions.len() == 1;
-                    self.copy(file, copy, &step, &draft, is_empty, is_only, &mut copied)?;
+                    self.copy(file, copy, &step, &mut draft, is_empty, is_only, &mut copied)?;
                 }
             }
         }
@@ -139,7 +139,7 @@ impl LocalWorker {
         file: &File,
         copy: &op::Copy,
         step: &FileStep,
-        draft: &Draft,
+        draft: &mut Draft,
         is_empty: bool,
         is_only: bool,
         copied: &mut Copied,
@@ -170,7 +170,6 @@ impl LocalWorker {
         let book = context.filter(|_| is_only).and_then(|_| BookWriter::create(&stage.digests()).ok());
         let request = CopyRequest {
             source,
-            destination: draft.root.as_fd(),
             layer: layer.as_fd(),
             staging: stage.root.as_fd(),
             selection: &copy.selection,
@@ -187,9 +186,13 @@ impl LocalWorker {
             }),
         };
         let (summary, has_book, stage) = match &step.ahead {
-            Some((ahead, staged)) => (fileop::place_staged(&request, staged, &ahead.root)?, true, ahead),
+            Some((ahead, staged)) => {
+                let mut view = DraftView { snapshots: &self.snapshots, draft: &mut *draft };
+                (fileop::place_staged(&request, &mut view, staged, &ahead.root)?, true, ahead)
+            }
             None => {
-                let summary = fileop::copy(&request)?;
+                let mut view = DraftView { snapshots: &self.snapshots, draft: &mut *draft };
+                let summary = fileop::copy(&request, &mut view)?;
                 (summary, book.is_some_and(|book| book.finish().is_ok()), &stage)
             }
         };
@@ -197,7 +200,7 @@ impl LocalWorker {
             draft.take_digests(stage);
             copied.into = Some(into.clone());
         }
-        copied.behind_the_view = true;
+        copied.is_behind = summary.is_behind;
         if let Some(digest) = summary.digest {
             copied.digests.entry(copy.from).or_default().push(digest);
         }
@@ -226,7 +229,22 @@ struct Copied {
     /// The directory whose files' digests are known.
     into: Option<Vec<u8>>,
     /// Something was moved into the layer that the draft's view may not show.
-    behind_the_view: bool,
+    is_behind: bool,
+}
+
+struct DraftView<'a> {
+    snapshots: &'a Snapshots,
+    draft: &'a mut Draft,
+}
+
+impl View for DraftView<'_> {
+    fn root(&self) -> BorrowedFd<'_> {
+        self.draft.root.as_fd()
+    }
+
+    fn refresh(&mut self) -> std::result::Result<(), fileop::Error> {
+        self.snapshots.refresh(self.draft).map_err(|error| fileop::Error::View(error.to_string()))
+    }
 }
 
 impl Worker for LocalWorker {

@@ -222,3 +222,33 @@ fn two_hundred_steps() {
     harness.build_text(&dockerfile, &["-t", "deep"]).ok();
     assert_eq!(harness.output("deep", &["cat", "/f0", "/f199"]), "0\n199\n");
 }
+
+/// Directories and files that go to the same place one after the other, over what a base has there (X3.8, X3.24).
+#[test]
+fn sources_that_overlap() {
+    let harness = Harness::new();
+    let dockerfile = "FROM busybox\nRUN mkdir -p /dst/sub && echo old > /dst/sub/x && echo keep > /dst/keep && ln -s dst/sub /link\n\
+                      COPY one* two* /dst/\nCOPY one two /link/new/\nCOPY one /dst/\n";
+    let context = harness.context("overlap", dockerfile);
+    for (path, text) in [
+        ("one/sub/a", "one a"),
+        ("one/sub/x", "one x"),
+        ("one/both", "one"),
+        ("one.txt", "file"),
+        ("two/one.txt", "two"),
+        ("two/sub/x", "two x"),
+        ("two/both", "two"),
+        ("two.txt", "file"),
+    ] {
+        let file = context.join(path);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, format!("{text}\n")).unwrap();
+    }
+    for flags in [&["-t", "overlap"][..], &["-t", "overlap", "--no-cache"]] {
+        harness.build(&context, flags).ok();
+        let script = "cd /dst && for f in $(find . -type f | sort); do echo $f $(cat $f); done";
+        let expected = "./both one\n./keep keep\n./one.txt two\n./sub/a one a\n./sub/new/both two\n./sub/new/one.txt two\n\
+                        ./sub/new/sub/a one a\n./sub/new/sub/x two x\n./sub/x one x\n./two.txt file\n";
+        assert_eq!(harness.output("overlap", &["sh", "-c", script]), expected);
+    }
+}

@@ -8,21 +8,26 @@ use super::place::{make_stage, place};
 use super::resolve::{make_dirs, open_dirs, resolve};
 use super::select::{Filter, Selected, SourceRoot, select};
 use super::tree::{Account, TreeCopy};
-use super::{CopyRequest, CopySummary, Owner, SourceTree, Staged, unpack};
+use super::{CopyRequest, CopySummary, Owner, SourceTree, Staged, View, unpack};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::FileType;
 use solver::op::{Chmod, Selection};
 
 /// Copies a selection into a destination. An error leaves a part behind: the caller drops the whole step (X3.1).
-pub fn copy(request: &CopyRequest<'_>) -> Result<CopySummary, Error> {
+pub fn copy(request: &CopyRequest<'_>, view: &mut dyn View) -> Result<CopySummary, Error> {
     let Selected { roots, filter, parents } = select(&request.source, request.selection)?;
-    let to = Destination::new(request, parents);
     let mut summary = CopySummary::default();
     if parents && roots.is_empty() {
-        to.make_dir()?;
+        Destination::new(request, view, parents).make_dir()?;
     }
+    let mut is_behind = false;
     let mut hasher = request.account.map(|account| SelectionHasher::new(account.keep_owner, roots.len()));
     for (number, root) in roots.iter().enumerate() {
+        if std::mem::take(&mut is_behind) {
+            view.refresh()?;
+        }
+        let to = Destination::new(request, view, parents);
+        is_behind = root.stat.is_dir();
         let copied = match root.stat.is_dir() {
             true => to.directory(root, &filter, number, &mut hasher)?,
             false => to.file(root, &mut hasher)?,
@@ -32,6 +37,7 @@ pub fn copy(request: &CopyRequest<'_>) -> Result<CopySummary, Error> {
         summary.into = if roots.len() == 1 { copied.into } else { None };
     }
     summary.digest = hasher.map(SelectionHasher::finish);
+    summary.is_behind = is_behind;
     Ok(summary)
 }
 
@@ -64,16 +70,21 @@ pub fn stage(
 }
 
 /// Moves what was [`stage`]d to where it belongs; what remains of `request` that still counts is its destination and attributes.
-pub fn place_staged(request: &CopyRequest<'_>, staged: &Staged, stage: &OwnedFd) -> Result<CopySummary, Error> {
-    let to = Destination::new(request, staged.parents);
-    let (dir, path) = to.directory_for_tree()?;
+pub fn place_staged(
+    request: &CopyRequest<'_>,
+    view: &mut dyn View,
+    staged: &Staged,
+    stage: &OwnedFd,
+) -> Result<CopySummary, Error> {
+    let (dir, path) = Destination::new(request, view, staged.parents).directory_for_tree()?;
     place(stage, &dir, request.layer, &path)?;
     rustix::fs::futimens(&dir, &staged.times).context("utimes", &path)?;
-    Ok(CopySummary { into: Some(path), ..staged.summary.clone() })
+    Ok(CopySummary { into: Some(path), is_behind: true, ..staged.summary.clone() })
 }
 
 struct Destination<'a> {
     request: &'a CopyRequest<'a>,
+    root: BorrowedFd<'a>,
     attributes: Attributes<'a>,
     path: Vec<u8>,
     /// Ends in `/`: a directory, whatever is there (X3.19).
@@ -81,9 +92,10 @@ struct Destination<'a> {
 }
 
 impl<'a> Destination<'a> {
-    fn new(request: &'a CopyRequest<'a>, parents: bool) -> Destination<'a> {
+    fn new(request: &'a CopyRequest<'a>, view: &'a dyn View, parents: bool) -> Destination<'a> {
         Destination {
             request,
+            root: view.root(),
             attributes: Attributes { owner: request.owner, chmod: request.chmod },
             path: clean(request.to.as_bytes()),
             is_dir: parents || request.to.ends_with('/') || request.to.ends_with("/."),
@@ -92,7 +104,7 @@ impl<'a> Destination<'a> {
 
     /// The destination itself as a directory, with its missing parents (X3.15): its descriptor and canonical path.
     fn make_dir(&self) -> Result<(OwnedFd, Vec<u8>), Error> {
-        let at = resolve(self.request.destination, &self.path, true, &|_, _| true)?;
+        let at = resolve(self.root, &self.path, true, &|_, _| true)?;
         Ok((make_dirs(&at, self.attributes.new_dir())?, at.full_path()))
     }
 
@@ -100,7 +112,7 @@ impl<'a> Destination<'a> {
         if self.is_dir {
             return self.make_dir();
         }
-        let at = resolve(self.request.destination, &self.path, true, &|_, _| true)?;
+        let at = resolve(self.root, &self.path, true, &|_, _| true)?;
         if at.exists() && !at.stat.is_dir() {
             return Err(Error::NonDirectory { path: shown(&at.path) });
         }
@@ -134,7 +146,7 @@ impl<'a> Destination<'a> {
         let request = self.request;
         if request.unpack
             && root.stat.kind == FileType::RegularFile
-            && let Some(summary) = unpack::try_unpack(root, request.destination, &self.path, request.owner)?
+            && let Some(summary) = unpack::try_unpack(root, self.root, &self.path, request.owner)?
         {
             if let (Some(hasher), Some(account)) = (hasher, request.account) {
                 hasher.file(root, Digester::new(account.digests, account.keep_owner).root_record(root)?);
@@ -144,13 +156,13 @@ impl<'a> Destination<'a> {
         if self.is_dir {
             self.make_dir()?;
         }
-        let at = resolve(request.destination, &self.path, true, &|_, _| true)?;
+        let at = resolve(self.root, &self.path, true, &|_, _| true)?;
         let target = if at.exists() && at.stat.is_dir() { join(&at.path, &root.name) } else { at.full_path() };
         let (parent, name) = parent_and_name(&target);
         let dir: OwnedFd = if at.exists() {
-            open_dirs(request.destination, parent)?
+            open_dirs(self.root, parent)?
         } else {
-            let at = resolve(request.destination, parent, false, &|_, _| true)?;
+            let at = resolve(self.root, parent, false, &|_, _| true)?;
             make_dirs(&at, self.attributes.new_dir())?
         };
         let (source_dir, source_name) = root.place()?;
@@ -159,7 +171,7 @@ impl<'a> Destination<'a> {
         if now.kind != root.stat.kind {
             return Err(Error::Changed { path: shown(&root.path) });
         }
-        let copy = TreeCopy::new(request.destination, self.attributes, request.account);
+        let copy = TreeCopy::new(self.root, self.attributes, request.account);
         let from: (BorrowedFd<'_>, &[u8], &[u8]) = (source_dir, source_name, &root.path);
         let record = copy.entry(from, root.stat.kind, (dir.as_fd(), name, &target))?;
         if let (Some(hasher), Some(record)) = (hasher, record) {

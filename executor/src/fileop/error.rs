@@ -29,6 +29,9 @@ pub enum Error {
          with .dockerignore"
     )]
     KeepsChanging { path: String },
+    /// The destination could not be mounted anew.
+    #[error("{0}")]
+    View(String),
     #[error("invalid pattern \"{pattern}\": {reason}")]
     Pattern { pattern: String, reason: String },
     /// A line of an ignore file.

@@ -81,16 +81,35 @@ pub enum Owner {
     Set(u32, u32),
 }
 
+/// The file system that is written, as an overlay shows it. Trees are moved into the layer below it, which it does not notice by itself.
+pub trait View {
+    fn root(&self) -> BorrowedFd<'_>;
+
+    /// Makes it show what is in the layer.
+    fn refresh(&mut self) -> Result<(), Error>;
+}
+
+/// A directory without an overlay shows everything at once.
+pub struct Plain<'a>(pub BorrowedFd<'a>);
+
+impl View for Plain<'_> {
+    fn root(&self) -> BorrowedFd<'_> {
+        self.0
+    }
+
+    fn refresh(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
 pub struct CopyRequest<'a> {
     pub source: SourceTree<'a>,
-    /// Root of the file system that is written.
-    pub destination: BorrowedFd<'a>,
-    /// Root of the layer that takes its changes; the same directory where there is no overlay.
+    /// Root of the layer that takes the changes.
     pub layer: BorrowedFd<'a>,
     /// An empty directory on the layer's file system, where trees are put together.
     pub staging: BorrowedFd<'a>,
     pub selection: &'a Selection,
-    /// Absolute path in `destination`; one that ends in `/` or `/.` is a directory (D18.18).
+    /// Absolute path in the destination; one that ends in `/` or `/.` is a directory (D18.18).
     pub to: &'a str,
     pub owner: Owner,
     pub chmod: Option<&'a Chmod>,
@@ -118,4 +137,6 @@ pub struct CopySummary {
     pub digest: Option<[u8; 32]>,
     /// The canonical path of the directory that the only source, or what lies in it, was copied into.
     pub into: Option<Vec<u8>>,
+    /// The view has to be refreshed before it is used again.
+    pub is_behind: bool,
 }

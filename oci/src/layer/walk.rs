@@ -300,7 +300,8 @@ fn same_metadata(a: &Statx, b: &Statx) -> bool {
 }
 
 /// The rule for "not modified" (X4.7) for what is not a directory: a file that was copied up but is as before is no
-/// change. Times decide; where both have no nanoseconds they may have been truncated by a tar, and contents decide.
+/// change. Where times and sizes are the same, contents decide. The norm asks them only where a tar may have truncated the times, and so loses
+/// a file that takes the place of another of its size from the same tick of the clock, as a script or a checkout writes them.
 fn is_equal(
     change: &Change,
     here: &Statx,
@@ -316,7 +317,7 @@ fn is_equal(
     if is_file && capability(lower, place.name, &change.path)? != change.capability {
         return Ok(false);
     }
-    if here.stx_mtime.tv_nsec != 0 || here.stx_size == 0 {
+    if here.stx_size == 0 {
         return Ok(true);
     }
     match &change.kind {

@@ -7,7 +7,7 @@ mod metadata;
 mod repeat;
 mod selection;
 
-use super::{CopyRequest, CopySummary, Error, Owner, PatternMatcher, SourceTree, copy};
+use super::{CopyRequest, CopySummary, Error, Owner, PatternMatcher, Plain, SourceTree, copy};
 use solver::op::{Chmod, Selection};
 use std::ffi::OsStr;
 use std::fs;
@@ -124,13 +124,12 @@ impl Fixture {
         let target = fs::File::open(self.target.path()).unwrap();
         let staging = tempfile::tempdir().unwrap();
         let staging = fs::File::open(staging.path()).unwrap();
-        copy(&CopyRequest {
+        let request = CopyRequest {
             source: SourceTree {
                 root: source.as_fd(),
                 ignore: (!self.ignore.is_empty()).then_some(&ignore),
                 ignore_name: ".dockerignore",
             },
-            destination: target.as_fd(),
             layer: target.as_fd(),
             staging: staging.as_fd(),
             selection,
@@ -139,7 +138,8 @@ impl Fixture {
             chmod: self.chmod.as_ref(),
             unpack: self.unpack,
             account: None,
-        })
+        };
+        copy(&request, &mut Plain(target.as_fd()))
     }
 
     pub fn source(&self, path: &str) -> PathBuf {

@@ -66,9 +66,8 @@ impl Repeated {
             previous: previous.as_ref(),
             book: Some(&book),
         };
-        let summary = copy(&CopyRequest {
+        let request = CopyRequest {
             source: SourceTree { root: source.as_fd(), ignore: None, ignore_name: "" },
-            destination: to.as_fd(),
             layer: to.as_fd(),
             staging: stage.as_fd(),
             selection: &Selection::tree("/"),
@@ -77,8 +76,8 @@ impl Repeated {
             chmod: self.fixture.chmod.as_ref(),
             unpack: false,
             account: Some(account),
-        })
-        .unwrap();
+        };
+        let summary = copy(&request, &mut Plain(to.as_fd())).unwrap();
         book.finish().unwrap();
         (number, summary)
     }
