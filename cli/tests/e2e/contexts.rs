@@ -85,6 +85,11 @@ fn urls() {
     harness.rbuild(&["build", "-t", "out", &format!("{}/df", server.url)]).ok();
     assert_eq!(files(&harness), "./context 0:0\n");
     harness.rbuild(&["build", &format!("{}/none", server.url)]).fails(1).says("answered 404");
+    // And a Dockerfile from a URL for a directory that is here.
+    let here = harness.context("here", "nonsense");
+    std::fs::write(here.join("f"), "here").unwrap();
+    harness.build(&here, &["-t", "out", "-f", &format!("{}/df", server.url)]).ok();
+    assert_eq!(harness.output("out", &["cat", "/in/f"]), "here");
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub struct BuildArgs {
     #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
     pub tags: Vec<String>,
 
-    /// The Dockerfile (default: PATH/Dockerfile); `-` for standard input
+    /// The Dockerfile (default: PATH/Dockerfile): a file, a URL, or `-` for standard input
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
 

@@ -343,9 +343,20 @@ impl Loader<'_> {
 
     async fn definition(&self, load: impl FnOnce() -> Result<Definition>) -> Result<(Definition, VertexDigest)> {
         let shown = self.request.file.as_deref().unwrap_or(Path::new("Dockerfile")).to_string_lossy();
-        let task = self.events.start(format!("[internal] load build definition from {shown}"));
+        let is_url = shown.starts_with("http://") || shown.starts_with("https://");
+        let named = parser::source::redacted(&shown);
+        let task = self.events.start(format!("[internal] load build definition from {named}"));
         let vertex = task.digest().clone();
-        let definition = self.told(task, async { load() }).await?;
+        let definition = async {
+            if !is_url {
+                return load();
+            }
+            let stack = self.urls.fetch(&shown, "Dockerfile", None, &vertex, self.events).await?;
+            let view = self.app.snapshots.view(&stack.ids())?;
+            let text = local::read_dockerfile_in(view.as_fd(), "Dockerfile")?;
+            Ok(Definition::new(PathBuf::from("Dockerfile"), &text))
+        };
+        let definition = self.told(task, definition).await?;
         Ok((definition, vertex))
     }
 }
