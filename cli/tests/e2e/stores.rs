@@ -92,7 +92,7 @@ fn files_that_never_hold_still() {
     let harness = Harness::new();
     let context = harness.context("busy", "FROM busybox\nCOPY . /c/\n");
     let file = context.join("log");
-    std::fs::write(&file, vec![0; 8 << 20]).unwrap();
+    std::fs::write(&file, vec![0; 32 << 20]).unwrap();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -104,9 +104,10 @@ fn files_that_never_hold_still() {
                 file.write_all_at(&count.to_le_bytes(), count % 1000).unwrap();
             }
         });
-        let outcome = harness.build(&context, &[]);
+        // On a busy machine the writer may pause for long enough once.
+        let told = (0..10).map(|_| harness.build(&context, &["--no-cache"])).find(|outcome| outcome.code != Some(0));
         stop.store(true, Ordering::Relaxed);
-        outcome.fails(1).says("/log changes while it is being read").says(".dockerignore");
+        told.expect("noticed").fails(1).says("/log changes while it is being read").says(".dockerignore");
     });
     harness.build(&context, &[]).ok();
 }
