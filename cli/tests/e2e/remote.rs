@@ -121,6 +121,8 @@ fn repositories() {
     }
     build(&format!("{url}#v1:sub/deep")).ok();
     assert_eq!(list(), "./f\n");
+    build(&format!("--exclude=sub --exclude=run {url}#v1")).ok();
+    assert_eq!(list(), "./top\none");
     build(&format!("--keep-git-dir=true {url}#main")).ok();
     assert_eq!(
         harness.output("git", &["sh", "-c", "cat /r/.git/HEAD; ls /r/.git | grep -c FETCH_HEAD || true"]).trim(),

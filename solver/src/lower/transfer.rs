@@ -60,6 +60,7 @@ impl Lowering<'_> {
             let path = self.expand(word, state, place)?;
             if let Some((files, selection)) = self.remote(keyword, &path, transfer, checksum.as_deref(), word.span)? {
                 let unpack = transfer.unpack == Some(true) && selection.path != "/";
+                let selection = Selection { exclude: excluded(transfer), ..selection };
                 let from = input(&mut inputs, files);
                 actions.push(target.copy(from, selection, unpack, true));
                 history_sources.push(parser::source::redacted(&path));
@@ -78,7 +79,8 @@ impl Lowering<'_> {
             let TransferSource::Heredoc(heredoc) = source else { continue };
             let document = self.inline_document(heredoc, state, place)?;
             let from = input(&mut inputs, document);
-            let selection = Selection::tree(&clean_absolute(&heredoc.name));
+            let whole = Selection::tree(&clean_absolute(&heredoc.name));
+            let selection = Selection { exclude: excluded(transfer), ..whole };
             actions.push(target.copy(from, selection, false, false));
             history_sources.push(format!("<<{}", heredoc.name));
         }
@@ -240,7 +242,6 @@ impl Target {
 
 /// X3.7 to X3.9, X3.46.
 fn selection(transfer: &Transfer, path: &str) -> Selection {
-    let exclude = transfer.exclude.iter().map(|word| word.value.clone()).collect();
     let (pivot, path) = match transfer.parents {
         // A leading `./` is no pivot (D18.34).
         true => match path.strip_prefix("./").unwrap_or(path).split_once("/./") {
@@ -250,7 +251,13 @@ fn selection(transfer: &Transfer, path: &str) -> Selection {
         false => (None, path.to_owned()),
     };
     let path = clean_absolute(&path);
+    let exclude = excluded(transfer);
     Selection { wildcard: parser::glob::has_wildcard(&path), path, exclude, parents: pivot }
+}
+
+/// `--exclude` holds for every source, also for those that are not here.
+fn excluded(transfer: &Transfer) -> Vec<String> {
+    transfer.exclude.iter().map(|word| word.value.clone()).collect()
 }
 
 fn chmod(text: &str) -> std::result::Result<Chmod, String> {
