@@ -157,7 +157,7 @@ fn clean(subdir: &str) -> String {
 }
 
 /// Percent-decoding, and `+` as a blank in queries. What is malformed, or no UTF-8 then, stays as it is.
-pub(crate) fn decode(text: &str, is_query: bool) -> String {
+pub fn decode(text: &str, is_query: bool) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {

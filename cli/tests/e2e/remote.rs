@@ -174,6 +174,21 @@ fn submodules() {
     harness.build_text(&dockerfile, &[]).fails(1).says("submodules of").says("transport 'file' not allowed");
 }
 
+/// What is configured where rbuild happens to be started, most often in the project's own repository, does not count.
+#[test]
+fn the_repository_that_a_build_is_started_in() {
+    let (harness, server) = (Harness::new(), GitServer::start());
+    server.commit("r", &[("top", "right")]);
+    server.commit("project", &[("Dockerfile", &format!("FROM busybox\nADD {}/r /r/\n", server.url))]);
+    let other = server.commit("other", &[("top", "wrong")]);
+    server.git("project", &["remote", "add", "origin", &server.path("other").display().to_string()]);
+    server.git("project", &["config", "url./nowhere.insteadOf", &server.url]);
+    let mut command = harness.command(&["build", "--progress=plain", "-t", "git", "."]);
+    let outcome = crate::harness::Outcome::of(command.current_dir(server.path("project")).output().unwrap()).ok();
+    assert!(!outcome.stderr.contains(&other), "{}", outcome.stderr);
+    assert_eq!(harness.output("git", &["cat", "/r/top"]), "right");
+}
+
 /// Keys are for those only to whom the user gave them.
 #[test]
 fn repositories_by_ssh() {

@@ -4,15 +4,16 @@
 //! store keeps a bare repository, so that a second build fetches only what is new. A checkout becomes a layer, found again by its commit; a
 //! reference is asked about in every build, a commit never again.
 //!
-//! The repository is hostile: no hooks, no configuration of the machine, no transport but the network's, no links on the way to the
-//! directory that is wanted. Credentials in a URL reach git by its environment, not by its arguments or by files.
+//! The repository is hostile: no hooks, no configuration of the machine or of a repository that rbuild happens to be started in, no
+//! transport but the network's, no links on the way to the directory that is wanted. Credentials in a URL are taken out of it and reach
+//! git by its environment: git itself writes URLs into arguments of its helpers and into configurations of submodules.
 
 use super::progress::Progress;
 use crate::error::{Error, Result, blocking};
 use crate::snapshot::{Draft, Snapshots};
 use crate::value::Stack;
 use cache::LayerId;
-use parser::git::is_commit;
+use parser::git::{decode, is_commit};
 use parser::source::redacted;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use solver::event::EventSink;
@@ -27,7 +28,10 @@ use tokio::process::Command;
 
 const MEMO: &str = "git";
 /// Part of every memo's key: a change of what a checkout looks like makes all of them new.
-const VERSION: &str = "rbuild git checkout 1";
+const VERSION: &str = "rbuild git checkout 2";
+/// Answers git's question for credentials.
+const HELPER: &str =
+    r#"!f() { test "$1" = get && printf 'username=%s\npassword=%s\n' "$RBUILD_GIT_USER" "$RBUILD_GIT_PASSWORD"; }; f"#;
 
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
@@ -80,7 +84,8 @@ impl Repositories {
 
     /// The files of `git`, owned by root, 0644 or 0755.
     pub async fn checkout(&self, git: &Git, vertex: &str, events: &EventSink) -> Result<Stack> {
-        let run = Run { git, agent: &self.agent, store: self.snapshots.store().root() };
+        let (url, credentials) = without_credentials(&git.remote);
+        let run = Run { git, url, credentials, agent: &self.agent, store: self.snapshots.store().root() };
         let resolved = run.resolve().await?;
         let store = self.snapshots.store();
         let memo = memo_key(git, &resolved);
@@ -125,8 +130,32 @@ fn memo_key(git: &Git, resolved: &Resolved) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
+/// Of a URL.
+#[derive(Debug, PartialEq)]
+struct Credentials {
+    /// Scheme and host that they are for.
+    place: String,
+    user: String,
+    password: String,
+}
+
+/// Takes the credentials out of a URL of HTTP. The user of other URLs is part of the address.
+fn without_credentials(remote: &str) -> (String, Option<Credentials>) {
+    let whole = || (remote.to_owned(), None);
+    let Some((scheme @ ("http" | "https"), rest)) = remote.split_once("://") else { return whole() };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let Some((user, host)) = authority.rsplit_once('@') else { return whole() };
+    let place = format!("{scheme}://{host}");
+    let (user, password) = user.split_once(':').unwrap_or((user, ""));
+    let credentials = Credentials { place: place.clone(), user: decode(user, false), password: decode(password, false) };
+    (place + path, Some(credentials))
+}
+
 struct Run<'a> {
     git: &'a Git,
+    /// The remote as git is told it.
+    url: String,
+    credentials: Option<Credentials>,
     agent: &'a SshAgent,
     store: &'a Path,
 }
@@ -136,7 +165,7 @@ impl Run<'_> {
         redacted(&self.git.remote)
     }
 
-    /// A git command that sees the remote as `origin`.
+    /// A git command that knows no repositories but those in `directories`.
     fn command(&self, directories: &[(&str, &Path)]) -> Command {
         let mut command = Command::new("git");
         command.stdin(Stdio::null()).kill_on_drop(true).env_clear();
@@ -163,19 +192,29 @@ impl Run<'_> {
         }
         command.env("LC_ALL", "C").env("GIT_TERMINAL_PROMPT", "0").env("HOME", "/dev/null");
         command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
-        let config = [
-            ("remote.origin.url", self.git.remote.as_str()),
+        // The one that rbuild is started in, most often that of the project, has a configuration too, and an origin.
+        command.env("GIT_DIR", "/dev/null");
+        let mut config = vec![
             // Submodules must not bring files of this machine.
-            ("protocol.file.allow", "user"),
-            ("protocol.ext.allow", "never"),
-            ("core.hooksPath", "/dev/null"),
-            ("core.fsmonitor", "false"),
-            ("safe.directory", "*"),
-            ("gc.auto", "0"),
-            ("maintenance.auto", "false"),
-            ("advice.detachedHead", "false"),
-            ("init.defaultBranch", "master"),
+            ("protocol.file.allow".to_owned(), "user"),
+            ("protocol.ext.allow".to_owned(), "never"),
+            ("core.hooksPath".to_owned(), "/dev/null"),
+            ("core.fsmonitor".to_owned(), "false"),
+            ("safe.directory".to_owned(), "*"),
+            ("gc.auto".to_owned(), "0"),
+            ("maintenance.auto".to_owned(), "false"),
+            ("advice.detachedHead".to_owned(), "false"),
+            ("init.defaultBranch".to_owned(), "master"),
+            // A pack is there as a whole or not at all; of single objects some may be missing when git is killed.
+            ("fetch.unpackLimit".to_owned(), "1"),
+            // A server that says nothing more.
+            ("http.lowSpeedLimit".to_owned(), "1"),
+            ("http.lowSpeedTime".to_owned(), "60"),
         ];
+        if let Some(Credentials { place, user, password }) = &self.credentials {
+            config.push((format!("credential.{place}.helper"), HELPER));
+            command.env("RBUILD_GIT_USER", user).env("RBUILD_GIT_PASSWORD", password);
+        }
         command.env("GIT_CONFIG_COUNT", config.len().to_string());
         for (index, (key, value)) in config.into_iter().enumerate() {
             command.env(format!("GIT_CONFIG_KEY_{index}"), key).env(format!("GIT_CONFIG_VALUE_{index}"), value);
@@ -195,11 +234,14 @@ impl Run<'_> {
             known = format!("{known} {}", Path::new(&home).join(".ssh/known_hosts").display());
         }
         let known = known.replace('\'', "");
+        let may = self.agent.for_all || self.agent.for_remotes.contains(&self.git.remote);
+        // Keys that lie in files are the user's as well.
+        let keys = if may { "" } else { " -o IdentityFile=none" };
         let ssh = format!(
-            "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new -o 'UserKnownHostsFile={known}'"
+            "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new -o 'UserKnownHostsFile={known}' \
+             -o ConnectTimeout=30 -o ServerAliveInterval=20{keys}"
         );
         command.env("GIT_SSH_COMMAND", ssh);
-        let may = self.agent.for_all || self.agent.for_remotes.contains(&self.git.remote);
         if let Some(socket) = self.agent.socket.as_ref().filter(|_| may) {
             command.env("SSH_AUTH_SOCK", socket);
         }
@@ -252,7 +294,7 @@ impl Run<'_> {
         let wanted = if git.reference.is_empty() { "HEAD" } else { &git.reference };
         let peeled = format!("{wanted}^{{}}");
         let list =
-            self.run("ask", self.command(&[]), &["ls-remote", "--symref", "--", "origin", wanted, &peeled]).await?;
+            self.run("ask", self.command(&[]), &["ls-remote", "--symref", "--", &self.url, wanted, &peeled]).await?;
         let missing = || GitError::NoReference { remote: self.remote(), reference: wanted.to_owned() };
         let found = choose(&list, wanted).ok_or_else(missing)?;
         checked(&found.object, &found.peeled)?;
@@ -265,6 +307,8 @@ impl Run<'_> {
     async fn fetch(&self, repository: &Path, resolved: &Resolved) -> Result<String> {
         let bare = || self.command(&[("--git-dir", repository)]);
         let commit = format!("{}^{{commit}}", resolved.object);
+        // Left by a git that was killed; nobody else is at work here.
+        remove_locks(repository);
         if !repository.join("HEAD").exists() {
             let made = fs::create_dir_all(repository);
             made.map_err(|source| GitError::Io { remote: self.remote(), action: "make room for", source })?;
@@ -272,10 +316,10 @@ impl Run<'_> {
             let format = format!("--object-format={format}");
             self.run("prepare", bare(), &["init", "--quiet", "--bare", "--template=", &format]).await?;
         }
+        // What relative URLs of submodules are relative to.
+        self.run("prepare", bare(), &["config", "--local", "remote.origin.url", &self.url]).await?;
         let has = async || self.run("look at", bare(), &["rev-parse", "--quiet", "--verify", &commit]).await;
         if has().await.is_err() {
-            // Left by a git that was killed; nobody else is at work here.
-            let _ = fs::remove_file(repository.join("shallow.lock"));
             let name = match resolved.reference.as_str() {
                 "" => resolved.object.as_str(),
                 reference => reference,
@@ -381,7 +425,7 @@ impl Run<'_> {
         self.run("copy", here(), &args).await?;
         self.run("check out", here(), &["checkout", "--quiet", "--force", "FETCH_HEAD"]).await?;
         for (key, value) in [
-            ("remote.origin.url", self.remote().as_str()),
+            ("remote.origin.url", self.url.as_str()),
             ("remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*"),
         ] {
             self.run("finish", here(), &["config", "--local", key, value]).await?;
@@ -421,6 +465,21 @@ fn choose(list: &str, wanted: &str) -> Option<Found> {
     let (reference, object) = candidates.into_iter().find_map(|name| find(&name).map(|object| (name, object)))?;
     let peeled = find(&format!("{reference}^{{}}")).unwrap_or_default();
     Some(Found { object, peeled, reference })
+}
+
+/// Removes the locks of files and references in a repository and in those of its submodules, as far as that is possible.
+fn remove_locks(repository: &Path) {
+    let mut pending = vec![repository.to_owned()];
+    while let Some(directory) = pending.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let (path, is_dir) = (entry.path(), entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            if is_dir && entry.file_name() != "objects" {
+                pending.push(path);
+            } else if !is_dir && path.extension().is_some_and(|extension| extension == "lock") {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
 }
 
 /// `subdir` of `tree`, if every part of it is a directory and no link.
@@ -504,6 +563,59 @@ mod tests {
             assert_eq!(chosen(tag), Some((b.clone(), c.clone(), "refs/tags/v1".into())), "{tag}");
         }
         assert_eq!(chosen("x"), None);
+    }
+
+    fn remote(url: &str) -> Git {
+        Git {
+            remote: url.into(),
+            reference: String::new(),
+            subdir: String::new(),
+            checksum: None,
+            keep_git_dir: false,
+            submodules: false,
+            commit_time: false,
+            fetch_by_commit: false,
+        }
+    }
+
+    /// They are for the URL's own host, and stand nowhere but in the environment.
+    #[test]
+    fn credentials_stay_out_of_arguments() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (git, agent) = (remote("https://us%65r:p%40ss@h:1/r.git"), SshAgent::default());
+        let (url, credentials) = without_credentials(&git.remote);
+        assert_eq!(url, "https://h:1/r.git");
+        let run = Run { git: &git, url, credentials, agent: &agent, store: tmp.path() };
+        let ask = |url: &str| {
+            let mut command = run.command(&[]).into_std();
+            command.args(["credential", "fill"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+            for (name, value) in command.get_envs() {
+                let value = value.unwrap_or_default().to_string_lossy();
+                assert!(!value.contains("p@ss") || name == "RBUILD_GIT_PASSWORD", "{name:?}");
+            }
+            let mut child = command.spawn().unwrap();
+            std::io::Write::write_all(&mut child.stdin.take().unwrap(), format!("url={url}\n\n").as_bytes()).unwrap();
+            String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+        };
+        assert!(ask("https://h:1/other.git").ends_with("username=user\npassword=p@ss\n"));
+        assert!(!ask("https://h:2/r.git").contains("p@ss") && !ask("http://h:1/r.git").contains("p@ss"));
+        for whole in ["ssh://me@h/r", "git@h:r", "https://h/a@b.git"] {
+            assert_eq!(without_credentials(whole), (whole.to_owned(), None));
+        }
+    }
+
+    #[test]
+    fn locks_that_were_left_are_removed() {
+        let tmp = tempfile::tempdir().unwrap();
+        for (path, stays) in
+            [("config.lock", false), ("refs/rbuild/x.lock", false), ("modules/m/index.lock", false), ("config", true)]
+        {
+            let file = tmp.path().join(path);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, "").unwrap();
+            remove_locks(tmp.path());
+            assert_eq!(file.exists(), stays, "{path}");
+        }
     }
 
     #[test]
