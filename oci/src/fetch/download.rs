@@ -157,7 +157,7 @@ impl Downloader {
             status => return Err(DownloadError::Status { url, status }),
         }
         let length = header(&response, &CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
-        let total = length.map(|length| transfer.written + length);
+        let total = length.map(|length| transfer.written.saturating_add(length));
         loop {
             match next_chunk(response.body_mut(), self.transport.timing.stall).await {
                 Ok(Some(chunk)) => {
@@ -270,7 +270,8 @@ fn range_start(text: &str) -> Option<u64> {
 fn split_credentials(url: &str) -> Result<(Uri, Option<HeaderValue>), DownloadError> {
     let url = url.split('#').next().unwrap_or_default();
     let invalid = |why: String| {
-        let shown = url.split_once('@').map_or(url, |(_, rest)| rest);
+        let shown = url.split('?').next().unwrap_or_default();
+        let shown = shown.rsplit_once('@').map_or(shown, |(_, rest)| rest);
         DownloadError::InvalidUrl { url: shown.to_owned(), why }
     };
     let (scheme, rest) = url.split_once("://").ok_or_else(|| invalid("it has no scheme".into()))?;
@@ -444,6 +445,8 @@ mod tests {
         assert!(error.starts_with("cannot connect to http://127.0.0.1"), "{error}");
         let error = get("https://u:secret@/x", None).await.0.unwrap_err().to_string();
         assert!(error.contains("no host") || error.contains("is no URL"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+        let error = get("https://u:p@secret@/f?token=secret", None).await.0.unwrap_err().to_string();
         assert!(!error.contains("secret"), "{error}");
     }
 }
