@@ -24,6 +24,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 const MADE: &str = "copy";
 /// That a step was made, of whatever context.
 const KNOWN: &str = "copy-known";
+/// The directory that the paths in a layer's book begin at. The layer that a step made may be an earlier one of equal content, with a book of the
+/// step that made that.
+const BEGINS: &str = "copy-begins";
 
 /// What was copied ahead, by vertex. Cheap to clone.
 #[derive(Clone, Default)]
@@ -68,7 +71,18 @@ impl Copies<'_> {
         matches!(self.store.memo(KNOWN, &key(file, None)), Ok(Some(_)))
     }
 
-    pub fn remember(&self, file: &File, context: &Context, layer: &LayerId, into: Vec<u8>) -> Result<()> {
+    /// `has_book`: the layer is the one that was written, with its book.
+    pub fn remember(
+        &self,
+        file: &File,
+        context: &Context,
+        layer: &LayerId,
+        into: Vec<u8>,
+        has_book: bool,
+    ) -> Result<()> {
+        if has_book {
+            self.store.put_memo(BEGINS, &layer.to_string(), &into)?;
+        }
         let made = serde_json::to_vec(&Made { layer: layer.clone(), into }).unwrap_or_default();
         self.store.put_memo(MADE, &key(file, Some(context)), &made)?;
         Ok(self.store.put_memo(KNOWN, &key(file, None), b"")?)
@@ -78,6 +92,7 @@ impl Copies<'_> {
     pub fn previous(&self, file: &File, context: &Context) -> Option<Previous> {
         let made = self.store.memo(MADE, &key(file, Some(context))).ok()??;
         let made: Made = serde_json::from_slice(&made).ok()?;
+        self.store.memo(BEGINS, &made.layer.to_string()).ok()?.filter(|begins| *begins == made.into)?;
         let book = Book::open(&self.store.layer_digests(&made.layer))?;
         let layer = mount::open_directory(&self.store.layer_path(&made.layer)).ok()?;
         let root = fileop::open_directory(layer.as_fd(), &made.into).ok()?;

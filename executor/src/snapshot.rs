@@ -132,11 +132,11 @@ impl Snapshots {
     /// With `adopt`, an earlier layer over equal content that has the same content stands in for the new one, so that
     /// everything after it stays cached and the image's digest stays the same.
     pub fn commit(&self, draft: Draft, adopt: bool) -> Result<Stack> {
-        self.commit_knowing(draft, adopt, None)
+        Ok(self.commit_knowing(draft, adopt, None)?.0)
     }
 
-    /// The same. `copied_into` is a directory whose files' digests the draft has with it.
-    pub fn commit_knowing(&self, draft: Draft, adopt: bool, copied_into: Option<&[u8]>) -> Result<Stack> {
+    /// The same. `copied_into` is a directory whose files' digests the draft has with it. Says too whether the layer is the draft's own.
+    pub fn commit_knowing(&self, draft: Draft, adopt: bool, copied_into: Option<&[u8]>) -> Result<(Stack, bool)> {
         let Draft { attempt, below, root, started } = draft;
         let book = copied_into.and_then(|_| Book::open(&attempt.digests()));
         let known = |path: &[u8]| {
@@ -160,11 +160,12 @@ impl Snapshots {
         let ended = SystemTime::now();
         let content = oci::layer::content_id(changes, upper.as_fd(), Some((started, ended)), &known)?;
         let earlier = if adopt { self.store.layer_with_content(below.content().0, content)? } else { None };
+        let is_new = earlier.is_none();
         let id = match earlier {
             Some(id) => id,
             None => attempt.commit(None, &self.record(&below, content, ended, size, None))?,
         };
-        Ok(below.with(Layer { id, content, origin: None }))
+        Ok((below.with(Layer { id, content, origin: None }), is_new))
     }
 
     /// Unpacks an image's layer from its blob on top of `below`, verified against its diff id.

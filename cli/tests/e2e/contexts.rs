@@ -193,3 +193,57 @@ fn named_stages_urls_and_repositories() {
     let context = harness.context("context", "FROM busybox AS real\nFROM scratch\nCOPY --from=alias f /a\n");
     harness.build(&context, &["--build-context=alias=target:none"]).fails(1).says("there is no such stage");
 }
+
+/// X3.8: each of several directories finds what those before it have brought, also where an overlay shows the destination.
+#[test]
+fn wildcards_of_several_directories() {
+    let harness = Harness::new();
+    let dockerfile = "FROM busybox\nCOPY d* /dst/\nCOPY --chmod=700 d[12]/ /etc/\nCOPY d[13] /tmp/\n";
+    let context = harness.context("context", &dockerfile.replace("COPY d[13] /tmp/\n", ""));
+    for (path, text) in [("d1/sub/f", "1"), ("d2/sub/g", "2"), ("d2/same", "2"), ("d1/same", "1"), ("d9", "9")] {
+        let path = context.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    harness.rbuild(&["build", "-t", "several", context.to_str().unwrap()]).ok();
+    let files =
+        harness.output("several", &["sh", "-c", "cd /dst; find . | sort | xargs; cat same; ls /etc/sub /etc/passwd"]);
+    assert_eq!(files, ". ./d9 ./same ./sub ./sub/f ./sub/g\n2/etc/passwd\n\n/etc/sub:\nf\ng\n");
+    std::fs::create_dir(context.join("d3")).unwrap();
+    std::fs::write(context.join("d3/sub"), "").unwrap();
+    std::fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+    let outcome = harness.rbuild(&["build", context.to_str().unwrap()]).fails(1);
+    outcome.says("cannot replace to directory /dst/sub with file");
+}
+
+/// A layer that another step made of equal files is not one to take files from by this step's paths.
+#[test]
+fn copies_do_not_mix_up_what_they_link() {
+    let harness = Harness::new();
+    let context = harness.context("context", "");
+    std::fs::create_dir_all(context.join("dst/dst")).unwrap();
+    std::fs::write(context.join(".dockerignore"), "*Dockerfile*\n.dockerignore\n").unwrap();
+    let write = |path: &str, text: &str| {
+        std::fs::write(context.join(path), text).unwrap();
+        for path in [path, "dst/dst", "dst"] {
+            let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_600_000_000);
+            std::fs::File::open(context.join(path)).unwrap().set_modified(time).unwrap();
+        }
+    };
+    let build = |copy: &str| {
+        std::fs::write(context.join("Dockerfile"), format!("FROM busybox\n{copy}\n")).unwrap();
+        harness.rbuild(&["build", "-t", "linked", context.to_str().unwrap()]).ok();
+    };
+    // Digests of younger files are not remembered.
+    let grow_old = || std::thread::sleep(std::time::Duration::from_secs(3));
+    write("dst/x", "one");
+    write("dst/dst/x", "two");
+    grow_old();
+    build("COPY dst /dst/");
+    build("COPY . /");
+    write("dst/x", "two");
+    grow_old();
+    build("COPY dst/x /elsewhere");
+    build("COPY . /");
+    assert_eq!(harness.output("linked", &["cat", "/dst/x"]), "two");
+}

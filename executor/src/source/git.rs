@@ -147,7 +147,8 @@ fn without_credentials(remote: &str) -> (String, Option<Credentials>) {
     let Some((user, host)) = authority.rsplit_once('@') else { return whole() };
     let place = format!("{scheme}://{host}");
     let (user, password) = user.split_once(':').unwrap_or((user, ""));
-    let credentials = Credentials { place: place.clone(), user: decode(user, false), password: decode(password, false) };
+    let credentials =
+        Credentials { place: place.clone(), user: decode(user, false), password: decode(password, false) };
     (place + path, Some(credentials))
 }
 
@@ -424,10 +425,9 @@ impl Run<'_> {
         let args = ["fetch", "--quiet", "--update-head-ok", "--depth=1", "--no-tags", "--", &url, &wanted];
         self.run("copy", here(), &args).await?;
         self.run("check out", here(), &["checkout", "--quiet", "--force", "FETCH_HEAD"]).await?;
-        for (key, value) in [
-            ("remote.origin.url", self.url.as_str()),
-            ("remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*"),
-        ] {
+        for (key, value) in
+            [("remote.origin.url", self.url.as_str()), ("remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*")]
+        {
             self.run("finish", here(), &["config", "--local", key, value]).await?;
         }
         self.run("finish", here(), &["reflog", "expire", "--all", "--expire=now"]).await?;
