@@ -247,3 +247,25 @@ fn copies_do_not_mix_up_what_they_link() {
     build("COPY . /");
     assert_eq!(harness.output("linked", &["cat", "/dst/x"]), "two");
 }
+
+/// Ctrl-C is heard while standard input says nothing.
+#[test]
+fn silent_standard_input_can_be_left() {
+    let harness = Harness::empty();
+    let mut command = harness.command(&["build", "--progress=plain", "-"]);
+    command.stdin(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+    std::io::BufRead::read_line(&mut stderr, &mut String::new()).unwrap();
+    crate::harness::tool("kill", &["-INT", &child.id().to_string()]);
+    let input = child.stdin.take();
+    for _ in 0..200 {
+        if let Some(status) = child.try_wait().unwrap() {
+            assert_eq!(status.code(), Some(130));
+            return drop(input);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    child.kill().unwrap();
+    panic!("it goes on");
+}

@@ -90,7 +90,8 @@ pub fn parse_named(text: &str) -> Result<(String, NamedSpec)> {
     if name.is_empty() || value.is_empty() {
         return Err(invalid("expected NAME=VALUE".into()));
     }
-    if matches!(name, "scratch" | "context") {
+    // As the worker and the solver compare names.
+    if matches!(NamedContexts::name_of(name).as_str(), "scratch" | "context") {
         return Err(invalid(format!("{name} cannot be replaced")));
     }
     let spec = if let Some(image) = value.strip_prefix("docker-image://") {
@@ -261,14 +262,9 @@ impl Loader<'_> {
     }
 
     /// An archive, or where `may_be_dockerfile` a Dockerfile, which then has an empty context (D19.3).
-    async fn stream(
-        &self,
-        mut input: impl Read + Send + 'static,
-        name: &str,
-        may_be_dockerfile: bool,
-    ) -> Result<Loaded> {
-        let mut head = Vec::new();
-        input.by_ref().take(archive::HEAD as u64).read_to_end(&mut head)?;
+    async fn stream(&self, input: impl Read + Send + 'static, name: &str, may_be_dockerfile: bool) -> Result<Loaded> {
+        // Not here, since it may wait for long, and signals have to be heard.
+        let (head, input) = read_up_to(input, archive::HEAD as u64).await?;
         if archive::is_archive(&head) {
             let (snapshots, name) = (self.app.snapshots.clone(), name.to_owned());
             let input = io::Cursor::new(head).chain(input);
@@ -287,8 +283,8 @@ impl Loader<'_> {
             );
             return Err(CliError::Usage(message));
         }
-        let mut text = head;
-        input.take(local::MAX_TEXT + 1 - text.len() as u64).read_to_end(&mut text)?;
+        let rest = local::MAX_TEXT + 1 - head.len() as u64;
+        let text = [head, read_up_to(input, rest).await?.0].concat();
         if text.is_empty() {
             return Err(CliError::Usage(
                 "standard input is empty where a Dockerfile or a tar archive was expected".into(),
@@ -361,6 +357,16 @@ impl Loader<'_> {
     }
 }
 
+/// At most so many bytes, and what is left.
+async fn read_up_to<R: Read + Send + 'static>(mut input: R, most: u64) -> Result<(Vec<u8>, R)> {
+    let read = move || -> io::Result<_> {
+        let mut bytes = Vec::new();
+        input.by_ref().take(most).read_to_end(&mut bytes)?;
+        Ok((bytes, input))
+    };
+    Ok(tokio::task::spawn_blocking(read).await??)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -411,7 +417,18 @@ mod tests {
         assert!(kind(&format!("a=oci-layout:///x@{digest}")).unwrap().ends_with(&digest));
         assert!(kind("a=https://h/r.git").unwrap().starts_with("a Git("));
         assert!(kind("a=https://h/r").unwrap().starts_with("a Url("));
-        for bad in ["a", "=x", "a=", "scratch=/", "a=ftp://x", "a=/nowhere", "a=/etc/passwd", "a=docker-image://A B"] {
+        for bad in [
+            "a",
+            "=x",
+            "a=",
+            "scratch=/",
+            "Context=/",
+            "context:latest=/",
+            "a=ftp://x",
+            "a=/nowhere",
+            "a=/etc/passwd",
+            "a=docker-image://A B",
+        ] {
             assert!(kind(bad).is_err(), "{bad}");
         }
     }
