@@ -5,13 +5,13 @@
 //! copied ahead; where something did, the copy made then is what unchanged files are linked from.
 
 use crate::error::{Error, Result};
-use crate::fileop::{self, Account, Book, BookWriter, Owner, Previous, Staged};
+use crate::fileop::{self, Account, BookWriter, Owner, Previous, Staged};
 use crate::mount;
-use crate::snapshot::Stage;
+use crate::snapshot::{Snapshots, Stage};
 use crate::users;
 use crate::value::Context;
 use crate::worker::LocalWorker;
-use cache::{LayerId, Store};
+use cache::LayerId;
 use serde::{Deserialize, Serialize};
 use solver::key::ContentId;
 use solver::op::{File, FileAction, Input, Op};
@@ -24,9 +24,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 const MADE: &str = "copy";
 /// That a step was made, of whatever context.
 const KNOWN: &str = "copy-known";
-/// The directory that the paths in a layer's book begin at. The layer that a step made may be an earlier one of equal content, with a book of the
-/// step that made that.
-const BEGINS: &str = "copy-begins";
 
 /// What was copied ahead, by vertex. Cheap to clone.
 #[derive(Clone, Default)]
@@ -55,7 +52,7 @@ pub(crate) fn check(copied: &BTreeMap<Input, Vec<[u8; 32]>>, contributions: &[Co
 
 /// What the store remembers of copies.
 pub(crate) struct Copies<'a> {
-    pub store: &'a Store,
+    pub snapshots: &'a Snapshots,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -68,35 +65,21 @@ struct Made {
 impl Copies<'_> {
     /// Whether such a step was made before.
     fn is_known(&self, file: &File) -> bool {
-        matches!(self.store.memo(KNOWN, &key(file, None)), Ok(Some(_)))
+        matches!(self.snapshots.store().memo(KNOWN, &key(file, None)), Ok(Some(_)))
     }
 
-    /// `has_book`: the layer is the one that was written, with its book.
-    pub fn remember(
-        &self,
-        file: &File,
-        context: &Context,
-        layer: &LayerId,
-        into: Vec<u8>,
-        has_book: bool,
-    ) -> Result<()> {
-        if has_book {
-            self.store.put_memo(BEGINS, &layer.to_string(), &into)?;
-        }
+    pub fn remember(&self, file: &File, context: &Context, layer: &LayerId, into: Vec<u8>) -> Result<()> {
         let made = serde_json::to_vec(&Made { layer: layer.clone(), into }).unwrap_or_default();
-        self.store.put_memo(MADE, &key(file, Some(context)), &made)?;
-        Ok(self.store.put_memo(KNOWN, &key(file, None), b"")?)
+        self.snapshots.store().put_memo(MADE, &key(file, Some(context)), &made)?;
+        Ok(self.snapshots.store().put_memo(KNOWN, &key(file, None), b"")?)
     }
 
     /// The copy that the same step made of the same context, if it is still there.
     pub fn previous(&self, file: &File, context: &Context) -> Option<Previous> {
-        let made = self.store.memo(MADE, &key(file, Some(context))).ok()??;
+        let made = self.snapshots.store().memo(MADE, &key(file, Some(context))).ok()??;
         let made: Made = serde_json::from_slice(&made).ok()?;
-        self.store.memo(BEGINS, &made.layer.to_string()).ok()?.filter(|begins| *begins == made.into)?;
-        let book = Book::open(&self.store.layer_digests(&made.layer))?;
-        let layer = mount::open_directory(&self.store.layer_path(&made.layer)).ok()?;
-        let root = fileop::open_directory(layer.as_fd(), &made.into).ok()?;
-        Some(Previous::new(root, book))
+        let layer = mount::open_directory(&self.snapshots.store().layer_path(&made.layer)).ok()?;
+        self.snapshots.book(&made.layer)?.into_previous(&layer, &made.into)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Layers as directories: making a base's there, mounting a stack, and turning what a step wrote into a new layer.
 
 use crate::error::{Error, Result};
-use crate::fileop::Book;
+use crate::fileop::{self, Book, Previous};
 use crate::mount;
 use crate::sandbox::Privileges;
 use crate::value::{Layer, LayerOrigin, Stack};
@@ -27,6 +27,37 @@ pub struct Draft {
     /// The merged view, writable.
     pub root: OwnedFd,
     started: SystemTime,
+}
+
+/// The directory of a layer that its book begins at: a layer may be adopted by a step that copied into another one.
+const BEGINS: &str = "book-begins";
+
+/// Digests of files of a layer. Those that are in it have no second name in the layer.
+pub struct LayerBook {
+    book: Book,
+    /// Canonical path of the directory that paths in the book are relative to.
+    begins: Vec<u8>,
+}
+
+impl LayerBook {
+    fn open(path: &Path, begins: Vec<u8>) -> Option<LayerBook> {
+        Book::open(path).map(|book| LayerBook { book, begins })
+    }
+
+    /// Of the file at `path`, relative to the layer's root.
+    pub fn digest(&self, path: &[u8]) -> Option<[u8; 32]> {
+        let inside = match self.begins.as_slice() {
+            [] => path,
+            directory => path.strip_prefix(directory)?.strip_prefix(b"/")?,
+        };
+        self.book.digest(inside)
+    }
+
+    /// As what a copy into the same directory can link from. `layer` is the layer's root.
+    pub fn into_previous(self, layer: &OwnedFd, into: &[u8]) -> Option<Previous> {
+        let root = fileop::open_directory(layer.as_fd(), &self.begins).ok()?;
+        (into == self.begins).then(|| Previous::new(root, self.book))
+    }
 }
 
 /// A directory beside the layers in which files are put together.
@@ -132,26 +163,21 @@ impl Snapshots {
     /// With `adopt`, an earlier layer over equal content that has the same content stands in for the new one, so that
     /// everything after it stays cached and the image's digest stays the same.
     pub fn commit(&self, draft: Draft, adopt: bool) -> Result<Stack> {
-        Ok(self.commit_knowing(draft, adopt, None)?.0)
+        self.commit_knowing(draft, adopt, None)
     }
 
-    /// The same. `copied_into` is a directory whose files' digests the draft has with it. Says too whether the layer is the draft's own.
-    pub fn commit_knowing(&self, draft: Draft, adopt: bool, copied_into: Option<&[u8]>) -> Result<(Stack, bool)> {
+    /// The same. `copied_into` is a directory whose files' digests the draft has with it.
+    pub fn commit_knowing(&self, draft: Draft, adopt: bool, copied_into: Option<&[u8]>) -> Result<Stack> {
         let Draft { attempt, below, root, started } = draft;
-        let book = copied_into.and_then(|_| Book::open(&attempt.digests()));
-        let known = |path: &[u8]| {
-            let inside = match copied_into? {
-                [] => path,
-                directory => path.strip_prefix(directory)?.strip_prefix(b"/")?,
-            };
-            book.as_ref()?.digest(inside)
-        };
+        let book = copied_into.and_then(|begins| LayerBook::open(&attempt.digests(), begins.to_vec()));
+        let known = |path: &[u8]| book.as_ref()?.digest(path);
+        let is_single = |path: &[u8]| known(path).is_some();
         // The overlay must be gone before its upper directory becomes a lower one.
         drop(root);
         let upper = mount::open_directory(attempt.upper())?;
         let lower = self.lower(&below)?;
         let mut size = 0;
-        let changes = oci::layer::diff(upper.as_fd(), lower.as_ref().map(AsFd::as_fd))?;
+        let changes = oci::layer::diff(upper.as_fd(), lower.as_ref().map(AsFd::as_fd), &is_single)?;
         let changes = changes.inspect(|change| {
             if let Ok(Change { kind: ChangeKind::File { size: bytes }, .. }) = change {
                 size += bytes;
@@ -160,12 +186,23 @@ impl Snapshots {
         let ended = SystemTime::now();
         let content = oci::layer::content_id(changes, upper.as_fd(), Some((started, ended)), &known)?;
         let earlier = if adopt { self.store.layer_with_content(below.content().0, content)? } else { None };
-        let is_new = earlier.is_none();
         let id = match earlier {
             Some(id) => id,
-            None => attempt.commit(None, &self.record(&below, content, ended, size, None))?,
+            None => {
+                let id = attempt.commit(None, &self.record(&below, content, ended, size, None))?;
+                if let Some(book) = &book {
+                    self.store.put_memo(BEGINS, &id.to_string(), &book.begins)?;
+                }
+                id
+            }
         };
-        Ok((below.with(Layer { id, content, origin: None }), is_new))
+        Ok(below.with(Layer { id, content, origin: None }))
+    }
+
+    /// What is known of a layer's files, if its maker wrote it down.
+    pub fn book(&self, layer: &LayerId) -> Option<LayerBook> {
+        let begins = self.store.memo(BEGINS, &layer.to_string()).ok()??;
+        LayerBook::open(&self.store.layer_digests(layer), begins)
     }
 
     /// Unpacks an image's layer from its blob on top of `below`, verified against its diff id.

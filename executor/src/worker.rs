@@ -123,11 +123,11 @@ impl LocalWorker {
             }
         }
         crate::copies::check(&copied.digests, &step.contributions)?;
-        let (stack, is_new) = self.snapshots.commit_knowing(draft, step.adopt, copied.into.as_deref())?;
+        let stack = self.snapshots.commit_knowing(draft, step.adopt, copied.into.as_deref())?;
         if let (Some(into), Some(layer), Some(Value::Local(context))) =
             (copied.into, stack.layers().last(), step.inputs.get(1))
         {
-            self.copies().remember(file, context, &layer.id, into, is_new)?;
+            self.copies().remember(file, context, &layer.id, into)?;
         }
         Ok(Value::Files(Arc::new(stack)))
     }
@@ -208,7 +208,7 @@ impl LocalWorker {
     }
 
     pub(crate) fn copies(&self) -> Copies<'_> {
-        Copies { store: self.store() }
+        Copies { snapshots: &self.snapshots }
     }
 }
 

@@ -212,3 +212,26 @@ fn repositories_by_ssh() {
     assert_eq!(harness.output("ssh", &["cat", "/f"]), "by ssh");
     build(&["--ssh=default=/nowhere", &context]).fails(2);
 }
+
+/// A git that waits for a server ends with the build, however that ends.
+#[test]
+fn git_does_not_outlive_the_build() {
+    let harness = Harness::new();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("git://{}/r", silent.local_addr().unwrap());
+    let context = harness.context("context", &format!("FROM scratch\nADD {url} /\n"));
+    for signal in ["KILL", "INT"] {
+        let mut build = harness.command(&["build", context.to_str().unwrap()]).spawn().unwrap();
+        // It has asked.
+        let _asked = silent.accept().unwrap();
+        let git = || std::process::Command::new("pgrep").args(["-f", &url]).output().unwrap().stdout;
+        assert!(!git().is_empty());
+        tool("kill", &[&format!("-{signal}"), &build.id().to_string()]);
+        assert!(!build.wait().unwrap().success());
+        let ended = (0..50).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            git().is_empty()
+        });
+        assert!(ended, "{signal}");
+    }
+}

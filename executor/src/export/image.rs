@@ -183,7 +183,9 @@ fn write_layer(
     let store = snapshots.store();
     let upper = crate::mount::open_directory(&store.layer_path(&layer.id))?;
     let lower = if record.lowers.is_empty() { None } else { Some(snapshots.view(&record.lowers)?) };
-    let changes = oci::layer::diff(upper.as_fd(), lower.as_ref().map(AsFd::as_fd))?;
+    let book = snapshots.book(&layer.id);
+    let is_single = |path: &[u8]| book.as_ref().is_some_and(|book| book.digest(path).is_some());
+    let changes = oci::layer::diff(upper.as_fd(), lower.as_ref().map(AsFd::as_fd), &is_single)?;
     let blob = store.blob_writer()?;
     let encoder = Encoder::new(blob, compression);
     let mut tar = BufWriter::with_capacity(256 * 1024, HashingWriter::new(encoder));

@@ -327,6 +327,15 @@ impl Unpacker<'_> {
         match &entry.sparse {
             None => self.write(&file, data, full, damaged)?,
             Some(sparse) => {
+                // Its holes cost the archive nothing and everybody else their time: an image holds them as zeros.
+                let free = rustix::fs::fstatvfs(&file).context("statfs", full)?;
+                if sparse.size > free.f_bavail.saturating_mul(free.f_frsize) {
+                    return Err(self.broken(format!(
+                        "{} has {} bytes, mostly holes, which is more than the disk could hold",
+                        shown(full),
+                        sparse.size
+                    )));
+                }
                 // First, so that no data is written of a file that is too large.
                 rustix::fs::ftruncate(&file, sparse.size).context("truncate", full)?;
                 for (offset, length) in &sparse.pieces {

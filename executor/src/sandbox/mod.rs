@@ -28,6 +28,15 @@ pub use entry::{Entered, enter};
 pub use launcher::{Container, ContainerMount, Exit, Launcher, MountSource, Process, StartError, Stdio};
 pub use protocol::{Network, Security};
 
+/// Has a command that is not sandboxed end when the thread that starts it does, and so with rbuild, however that ends. That thread must live at least as
+/// long as the command should: those of a tokio runtime do.
+pub(crate) fn end_with_this_thread(command: &mut std::process::Command) {
+    use rustix::process::{Signal, set_parent_process_death_signal};
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec there is one system call and nothing else.
+    unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
+}
+
 use std::io;
 
 /// What the program may do, which decides how layers are marked and whose files there can be.

@@ -249,6 +249,7 @@ impl Run<'_> {
     }
 
     async fn run(&self, action: &'static str, mut command: Command, args: &[&str]) -> Result<String> {
+        crate::sandbox::end_with_this_thread(command.as_std_mut());
         let output = command.args(args).output().await.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => GitError::NoGit { remote: self.remote() },
             _ => GitError::Io { remote: self.remote(), action: "run git for", source: error },
@@ -257,6 +258,8 @@ impl Run<'_> {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let stderr = String::from_utf8_lossy(&output.stderr).replace(&self.git.remote, &self.remote());
+        // Some of it is the server's.
+        let stderr: String = stderr.chars().filter(|c| *c == '\n' || !c.is_control()).collect();
         let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let problem = lines[lines.len().saturating_sub(4)..].join("; ");
         let needs_key = problem.contains("Permission denied") && !self.agent.for_all;
@@ -415,7 +418,7 @@ impl Run<'_> {
         let bare = self.command(&[("--git-dir", repository)]);
         self.run("prepare", bare, &["update-ref", "refs/rbuild/wanted", &resolved.object]).await?;
         let format = if resolved.object.len() == 64 { "sha256" } else { "sha1" };
-        self.run("prepare", here(), &["init", "--quiet", &format!("--object-format={format}")]).await?;
+        self.run("prepare", here(), &["init", "--quiet", "--template=", &format!("--object-format={format}")]).await?;
         let wanted = match resolved.reference.as_str() {
             "" => "+refs/rbuild/wanted".to_owned(),
             reference => format!("+refs/rbuild/wanted:{reference}"),

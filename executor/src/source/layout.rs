@@ -6,7 +6,7 @@ use cache::Store;
 use oci::{Descriptor, Digest, ImageIndex, ImageManifest, MediaType, Platform, Reference, layout};
 use solver::lower::ResolvedImage;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 /// Brings the image that `reference` names, by digest or else by tag, from the layout at `path` into the store, verified.
@@ -89,9 +89,14 @@ fn blob(store: &Store, path: &Path, descriptor: &Descriptor) -> Result<()> {
     }
     let place = layout::blob_path(path, &digest);
     let failed = |source| Error::Write { path: format!("the store from {}", place.display()), source };
-    let mut from = File::open(&place).map_err(failed)?;
+    // Neither a device nor a pipe, which never end.
+    let is_file = std::fs::metadata(&place).map_err(failed)?.is_file();
+    if !is_file {
+        return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
+    }
+    let from = File::open(&place).map_err(failed)?;
     let mut writer = store.blob_writer()?;
-    io::copy(&mut from, &mut writer).map_err(failed)?;
+    io::copy(&mut from.take(descriptor.size() + 1), &mut writer).map_err(failed)?;
     writer.commit(Some((digest, descriptor.size())))?;
     Ok(())
 }

@@ -16,6 +16,12 @@ use std::os::fd::BorrowedFd;
 /// - Sockets are dropped. Of several names of one inode the first is the file and the others are links to it.
 ///
 /// Only permissions, owners, times and `security.capability` are compared: other xattrs are not part of a layer.
-pub fn diff<'a>(upper: BorrowedFd<'a>, lower: Option<BorrowedFd<'a>>) -> Result<Changes<'a>, Error> {
-    Walk { tree: upper, lower, overlay: true }.changes()
+///
+/// `is_single` says of files that no other name in `upper` is a link to the same one, where that is known.
+pub fn diff<'a>(
+    upper: BorrowedFd<'a>,
+    lower: Option<BorrowedFd<'a>>,
+    is_single: &'a (dyn Fn(&[u8]) -> bool + Sync),
+) -> Result<Changes<'a>, Error> {
+    Walk { tree: upper, lower, overlay: true, is_single }.changes()
 }

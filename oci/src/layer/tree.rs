@@ -13,6 +13,6 @@ pub fn tar_from_directory(
     options: &TarOptions,
     out: &mut impl Write,
 ) -> Result<TarSummary, Error> {
-    let changes = Walk { tree: root, lower: None, overlay: false }.changes()?;
+    let changes = Walk { tree: root, lower: None, overlay: false, is_single: &|_| false }.changes()?;
     write(changes, root, options, Xattrs::All, out)
 }

@@ -31,6 +31,9 @@ pub struct Walk<'a> {
     pub lower: Option<BorrowedFd<'a>>,
     /// Whether overlayfs marks (whiteouts, opaque directories) have their meaning or are plain entries.
     pub overlay: bool,
+    /// Says of files that they have one name only in this tree, whatever their link count: others may be in other layers. Those
+    /// need not be remembered.
+    pub is_single: &'a (dyn Fn(&[u8]) -> bool + Sync),
 }
 
 /// A directory still to be scanned.
@@ -239,7 +242,8 @@ impl<'a> Walk<'a> {
         {
             return Ok(());
         }
-        let inode = (here.stx_nlink > 1).then_some((here.stx_dev_major, here.stx_dev_minor, here.stx_ino));
+        let is_shared = here.stx_nlink > 1 && !(self.is_single)(&change.path);
+        let inode = is_shared.then_some((here.stx_dev_major, here.stx_dev_minor, here.stx_ino));
         scanned.push(Item::Entry(change, inode));
         Ok(())
     }

@@ -129,7 +129,7 @@ pub fn short(changes: &[Change]) -> Vec<String> {
 
 /// All changes at once.
 pub fn diff(upper: BorrowedFd<'_>, lower: Option<BorrowedFd<'_>>) -> Result<Vec<Change>, Error> {
-    layer::diff(upper, lower)?.collect()
+    layer::diff(upper, lower, &|_| false)?.collect()
 }
 
 pub fn write_tar(
