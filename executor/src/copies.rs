@@ -5,7 +5,7 @@
 //! copied ahead; where something did, the copy made then is what unchanged files are linked from.
 
 use crate::error::{Error, Result};
-use crate::fileop::{self, Account, BookWriter, Owner, Previous, Staged};
+use crate::fileop::{self, Account, BookWriter, Owner, Previous, SourceTree, Staged};
 use crate::mount;
 use crate::snapshot::{Snapshots, Stage};
 use crate::users;
@@ -18,6 +18,7 @@ use solver::op::{File, FileAction, Input, Op};
 use solver::schedule::selections_id;
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The layer that a step made of a context.
@@ -101,6 +102,7 @@ impl LocalWorker {
         input: Input,
         context: &Context,
         vertex: &str,
+        cancelled: &AtomicBool,
     ) -> Result<Option<[u8; 32]>> {
         let Op::File(file) = op else { return Ok(None) };
         let [FileAction::Copy(copy)] = file.actions.as_slice() else { return Ok(None) };
@@ -125,9 +127,8 @@ impl LocalWorker {
             previous: None,
             book: Some(&book),
         };
-        let chmod = copy.chmod.as_ref();
-        let (digest, staged) =
-            fileop::stage(&context.source.tree(), &copy.selection, owner, chmod, account, &stage.root)?;
+        let tree = SourceTree { cancelled: Some(cancelled), ..context.source.tree() };
+        let (digest, staged) = fileop::stage(&tree, copy, owner, account, &stage.root)?;
         if let Some(staged) = staged {
             // Without the book the layer's files are read once more, that is all.
             let _ = book.finish();

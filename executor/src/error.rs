@@ -1,6 +1,8 @@
 use crate::users::UserError;
 use oci::DiffId;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -68,6 +70,21 @@ impl Error {
     pub(crate) fn write(path: impl std::fmt::Display) -> impl FnOnce(io::Error) -> Error {
         move |source| Error::Write { path: path.to_string(), source }
     }
+}
+
+/// Runs work that blocks on a thread that may, and tells it when nobody waits for it any more.
+pub(crate) async fn cancellable<T: Send + 'static>(
+    work: impl FnOnce(&AtomicBool) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    struct Waiting(Arc<AtomicBool>);
+    impl Drop for Waiting {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let waiting = Waiting(Arc::default());
+    let cancelled = waiting.0.clone();
+    blocking(move || work(&cancelled)).await
 }
 
 /// Runs work that blocks on a thread that may.

@@ -157,7 +157,7 @@ impl LocalWorker {
             let view = self.snapshots.view(&stack.ids())?;
             let (selection, stage) = (op::Selection::tree(source), self.snapshots.stage()?);
             let request = CopyRequest {
-                source: SourceTree { root: view.as_fd(), ignore: None, ignore_name: "" },
+                source: SourceTree { root: view.as_fd(), ignore: None, ignore_name: "", cancelled: None },
                 layer: directory.as_fd(),
                 staging: stage.root.as_fd(),
                 selection: &selection,

@@ -1,7 +1,7 @@
 //! The solver's [`Worker`] on this machine.
 
 use crate::copies::{Ahead, Copies};
-use crate::error::{Error, Result, blocking};
+use crate::error::{Error, Result, cancellable};
 use crate::fileop::statcache::StatCache;
 use crate::fileop::{self, Account, BookWriter, CopyRequest, Owner, SourceTree, Staged, View};
 use crate::sandbox::Launcher;
@@ -18,6 +18,7 @@ use solver::schedule::{InputTask, OpTask, Worker, selections_id};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// What a build's steps see that is no part of their keys.
 #[derive(Clone, Debug, Default)]
@@ -90,10 +91,10 @@ impl LocalWorker {
             adopt: task.adopt,
             ahead: self.ahead.take(&task.vertex, task.contributions),
         };
-        blocking(move || this.write_files(&file, step)).await
+        cancellable(move |cancelled| this.write_files(&file, step, cancelled)).await
     }
 
-    fn write_files(&self, file: &File, step: FileStep) -> Result<Value> {
+    fn write_files(&self, file: &File, step: FileStep, cancelled: &AtomicBool) -> Result<Value> {
         let Some(Value::Files(below)) = step.inputs.first() else { return Err(Error::WrongInput) };
         let mut draft = match below.layers().is_empty() {
             true => self.snapshots.plain()?,
@@ -104,7 +105,6 @@ impl LocalWorker {
             if std::mem::take(&mut copied.is_behind) {
                 self.snapshots.refresh(&mut draft)?;
             }
-            let is_empty = below.layers().is_empty();
             match action {
                 FileAction::Mkdir(mkdir) => {
                     let owner = match mkdir.owner.as_str() {
@@ -118,7 +118,7 @@ impl LocalWorker {
                 }
                 FileAction::Copy(copy) => {
                     let is_only = number == 0 && file.actions.len() == 1;
-                    self.copy(file, copy, &step, &mut draft, is_empty, is_only, &mut copied)?;
+                    self.copy(file, copy, &step, &mut draft, is_only, &mut copied, cancelled)?;
                 }
             }
         }
@@ -132,7 +132,7 @@ impl LocalWorker {
         Ok(Value::Files(Arc::new(stack)))
     }
 
-    /// `is_empty`: there was nothing below, so no users are known. `is_only`: the step does nothing else.
+    /// `is_only`: the step does nothing else.
     #[expect(clippy::too_many_arguments, reason = "the parts of a step, used here and nowhere else")]
     fn copy(
         &self,
@@ -140,10 +140,12 @@ impl LocalWorker {
         copy: &op::Copy,
         step: &FileStep,
         draft: &mut Draft,
-        is_empty: bool,
         is_only: bool,
         copied: &mut Copied,
+        cancelled: &AtomicBool,
     ) -> Result<()> {
+        // Nothing was below, so no users are known.
+        let is_empty = matches!(step.inputs.first(), Some(Value::Files(below)) if below.layers().is_empty());
         let owner = match &copy.chown {
             Some(owner) if is_empty && !users::is_numeric(owner) => {
                 return Err(Error::Owner(users::UserError::NoFiles(owner.clone())));
@@ -162,14 +164,14 @@ impl LocalWorker {
             Some(Value::Local(context)) => (context.source.tree(), Some(context)),
             Some(Value::Files(stack)) => {
                 view = self.snapshots.view(&stack.ids())?;
-                (SourceTree { root: view.as_fd(), ignore: None, ignore_name: "" }, None)
+                (SourceTree { root: view.as_fd(), ignore: None, ignore_name: "", cancelled: None }, None)
             }
             None => return Err(Error::WrongInput),
         };
         let previous = context.filter(|_| is_only).and_then(|context| self.copies().previous(file, context));
         let book = context.filter(|_| is_only).and_then(|_| BookWriter::create(&stage.digests()).ok());
         let request = CopyRequest {
-            source,
+            source: SourceTree { cancelled: Some(cancelled), ..source },
             layer: layer.as_fd(),
             staging: stage.root.as_fd(),
             selection: &copy.selection,
@@ -267,13 +269,13 @@ impl Worker for LocalWorker {
             // Finding out what is selected of an image takes its files.
             self.images.unpack_quietly(&self.snapshots, stack).await?;
         }
-        blocking(move || match &value {
+        cancellable(move |cancelled| match &value {
             Value::Local(context) => {
-                if let Some(digest) = this.copy_ahead(&op, input, context, &vertex)? {
+                if let Some(digest) = this.copy_ahead(&op, input, context, &vertex, cancelled)? {
                     return Ok(selections_id(&[digest]));
                 }
                 // A directory's owners are not those of the files in the image, so they never count.
-                let tree = context.source.tree();
+                let tree = SourceTree { cancelled: Some(cancelled), ..context.source.tree() };
                 let digest = |selection| {
                     fileop::selection_digest(&tree, selection, &context.digests, Some(&context.recent), false)
                 };
@@ -286,7 +288,7 @@ impl Worker for LocalWorker {
                     return Ok(ContentId(digest));
                 }
                 let view = this.snapshots.view(&stack.ids())?;
-                let tree = SourceTree { root: view.as_fd(), ignore: None, ignore_name: "" };
+                let tree = SourceTree { root: view.as_fd(), ignore: None, ignore_name: "", cancelled: None };
                 let cache = StatCache::new();
                 let digest = |selection| fileop::selection_digest(&tree, selection, &cache, None, with_owner);
                 let digests = selections.iter().map(digest).collect::<std::result::Result<Vec<_>, _>>()?;

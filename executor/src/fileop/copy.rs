@@ -11,7 +11,7 @@ use super::tree::{Account, TreeCopy};
 use super::{CopyRequest, CopySummary, Owner, SourceTree, Staged, View, unpack};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::FileType;
-use solver::op::{Chmod, Selection};
+use solver::op;
 
 /// Copies a selection into a destination. An error leaves a part behind: the caller drops the whole step (X3.1).
 pub fn copy(request: &CopyRequest<'_>, view: &mut dyn View) -> Result<CopySummary, Error> {
@@ -45,12 +45,12 @@ pub fn copy(request: &CopyRequest<'_>, view: &mut dyn View) -> Result<CopySummar
 /// [`selection_digest`](super::selection_digest) does, and what to [`place_staged`], if anything was copied.
 pub fn stage(
     source: &SourceTree<'_>,
-    selection: &Selection,
+    copy: &op::Copy,
     owner: Owner,
-    chmod: Option<&Chmod>,
     account: Account<'_>,
     stage: &OwnedFd,
 ) -> Result<([u8; 32], Option<Staged>), Error> {
+    let selection = &copy.selection;
     let Selected { roots, filter, parents } = select(source, selection)?;
     let root = match roots.as_slice() {
         [root] if root.stat.is_dir() => root,
@@ -59,13 +59,16 @@ pub fn stage(
             return Ok((digest, None));
         }
     };
-    let copy = TreeCopy::new(stage.as_fd(), Attributes { owner, chmod }, Some(account));
+    let attributes = Attributes { owner, chmod: copy.chmod.as_ref() };
+    let tree = TreeCopy::new(stage.as_fd(), attributes, Some(account));
     let dir = rustix::io::fcntl_dupfd_cloexec(stage, 0).context("dup", b"")?;
-    let digest = copy.directory(root, &filter, dir)?.ok_or_else(|| Error::Changed { path: shown(&root.path) })?;
+    let digest =
+        tree.directory(root, &filter, dir).map_err(|error| error.below(&clean(copy.destination.as_bytes())))?;
+    let digest = digest.ok_or_else(|| Error::Changed { path: shown(&root.path) })?;
     let mut hasher = SelectionHasher::new(account.keep_owner, 1);
     hasher.tree(&digest);
     let digest = hasher.finish();
-    let summary = CopySummary { digest: Some(digest), ..copy.summary() };
+    let summary = CopySummary { digest: Some(digest), ..tree.summary() };
     Ok((digest, Some(Staged { summary, times: root.stat.times(), parents })))
 }
 

@@ -335,7 +335,8 @@ mod tests {
     fn digest_with(dir: &Path, selection: &Selection, ignore: &[&str], cache: &StatCache) -> Result<[u8; 32], Error> {
         let root = fs::File::open(dir).unwrap();
         let ignore = super::super::PatternMatcher::new(ignore).unwrap();
-        let tree = SourceTree { root: root.as_fd(), ignore: Some(&ignore), ignore_name: ".dockerignore" };
+        let tree =
+            SourceTree { root: root.as_fd(), ignore: Some(&ignore), ignore_name: ".dockerignore", cancelled: None };
         selection_digest(&tree, selection, cache, None, false)
     }
 
@@ -446,7 +447,7 @@ mod tests {
         let tmp = tree();
         let id = |keep| {
             let root = fs::File::open(tmp.path()).unwrap();
-            let tree = SourceTree { root: root.as_fd(), ignore: None, ignore_name: "" };
+            let tree = SourceTree { root: root.as_fd(), ignore: None, ignore_name: "", cancelled: None };
             selection_digest(&tree, &select("/"), &StatCache::new(), None, keep).unwrap()
         };
         let before = (id(false), id(true));

@@ -29,6 +29,9 @@ pub enum Error {
          with .dockerignore"
     )]
     KeepsChanging { path: String },
+    /// Nobody wants the result any more.
+    #[error("canceled")]
+    Cancelled,
     /// The destination could not be mounted anew.
     #[error("{0}")]
     View(String),

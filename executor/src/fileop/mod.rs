@@ -51,6 +51,7 @@ pub(crate) use tree::open_file;
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Timestamps};
 use solver::op::{Chmod, Selection};
+use std::sync::atomic::AtomicBool;
 
 /// Opens the regular file `name` of a directory for reading; a link is an error.
 pub fn open_regular(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Error> {
@@ -68,6 +69,8 @@ pub struct SourceTree<'a> {
     pub ignore: Option<&'a PatternMatcher>,
     /// Name of the file that `ignore` was read from, for messages (D22.4).
     pub ignore_name: &'a str,
+    /// Set when a walk over it should end as soon as it can.
+    pub cancelled: Option<&'a AtomicBool>,
 }
 
 /// Who owns what a copy makes.

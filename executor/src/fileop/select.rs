@@ -16,6 +16,7 @@ use parser::ignore::{MatchState as PatternState, PatternMatcher};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::FileType;
 use solver::op::Selection;
+use std::sync::atomic::AtomicBool;
 
 /// Something that was named or matched, links followed (X3.11, X3.12).
 pub(crate) struct SourceRoot {
@@ -45,7 +46,7 @@ pub(crate) fn select<'a>(tree: &SourceTree<'a>, selection: &Selection) -> Result
         true => None,
         false => Some(matcher(&selection.exclude)?),
     };
-    let mut filter = Filter { ignore: tree.ignore, exclude, include: None };
+    let mut filter = Filter { ignore: tree.ignore, exclude, include: None, cancelled: tree.cancelled };
     let Some(pivot) = &selection.parents else {
         let roots = if selection.wildcard && has_wildcard(&path) {
             glob(tree, &path)?
@@ -143,7 +144,7 @@ fn existing(tree: &SourceTree<'_>, at: Resolved, wanted: &[u8]) -> Result<Resolv
 fn counts(tree: &SourceTree<'_>, at: &Resolved) -> Result<bool, Error> {
     match tree.ignore {
         Some(ignore) if !at.path.is_empty() && ignore.is_excluded(&at.path) => {
-            let filter = Filter { ignore: Some(ignore), exclude: None, include: None };
+            let filter = Filter { ignore: Some(ignore), exclude: None, include: None, cancelled: tree.cancelled };
             let fd = resolve::open_dir(&at.node, b".", &at.path)?;
             walk::any_entry(&filter, fd, &at.path)
         }
@@ -236,6 +237,7 @@ pub(crate) struct Filter<'a> {
     pub ignore: Option<&'a PatternMatcher>,
     pub exclude: Option<PatternMatcher>,
     pub include: Option<Include>,
+    pub cancelled: Option<&'a AtomicBool>,
 }
 
 /// What is known about a directory once its path has been matched.

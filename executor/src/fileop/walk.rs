@@ -89,6 +89,9 @@ impl<'a, V: Visitor> Walk<'a, V> {
     where
         V::Dir: 's,
     {
+        if self.filter.cancelled.is_some_and(|cancelled| cancelled.load(Ordering::Relaxed)) {
+            self.fail(Error::Cancelled);
+        }
         if !self.failed.load(Ordering::Relaxed)
             && let Err(error) = self.list(scope, &node)
         {

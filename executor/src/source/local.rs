@@ -59,6 +59,7 @@ impl LocalSource {
             root: self.root.as_fd(),
             ignore: self.ignore.as_ref().map(IgnoreFile::matcher),
             ignore_name: &self.ignore_name,
+            cancelled: None,
         }
     }
 }

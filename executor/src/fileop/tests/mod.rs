@@ -129,6 +129,7 @@ impl Fixture {
                 root: source.as_fd(),
                 ignore: (!self.ignore.is_empty()).then_some(&ignore),
                 ignore_name: ".dockerignore",
+                cancelled: None,
             },
             layer: target.as_fd(),
             staging: staging.as_fd(),

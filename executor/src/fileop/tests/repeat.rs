@@ -67,7 +67,7 @@ impl Repeated {
             book: Some(&book),
         };
         let request = CopyRequest {
-            source: SourceTree { root: source.as_fd(), ignore: None, ignore_name: "" },
+            source: SourceTree { root: source.as_fd(), ignore: None, ignore_name: "", cancelled: None },
             layer: to.as_fd(),
             staging: stage.as_fd(),
             selection: &Selection::tree("/"),
@@ -89,7 +89,7 @@ impl Repeated {
 
     fn digest(&self, directory: &Path) -> [u8; 32] {
         let root = fs::File::open(directory).unwrap();
-        let tree = SourceTree { root: root.as_fd(), ignore: None, ignore_name: "" };
+        let tree = SourceTree { root: root.as_fd(), ignore: None, ignore_name: "", cancelled: None };
         selection_digest(&tree, &Selection::tree("/"), &StatCache::new(), None, false).unwrap()
     }
 }
@@ -99,7 +99,7 @@ impl Repeated {
 fn files_read_a_moment_ago() {
     let mut repeated = Repeated::new(&["same=1", "changed=1"]);
     let root = fs::File::open(repeated.fixture.source.path()).unwrap();
-    let tree = SourceTree { root: root.as_fd(), ignore: None, ignore_name: "" };
+    let tree = SourceTree { root: root.as_fd(), ignore: None, ignore_name: "", cancelled: None };
     let all = Selection::tree("/");
     selection_digest(&tree, &all, &repeated.cache, Some(&repeated.recent), false).unwrap();
     let stat = |name: &str| stat_of(fs::File::open(repeated.fixture.source(name)).unwrap()).unwrap();
