@@ -1,13 +1,14 @@
 //! Runs a build's operations on this machine, and hands the results on.
 //!
 //! [`worker::LocalWorker`] is the solver's worker. Its values are stacks of [layers](value::Stack) of a store, and directories of the client. A
-//! RUN step goes through [`exec`] and the [`sandbox`]; COPY, ADD and WORKDIR through [`fileop`]; base images come by way of
+//! RUN step goes through [`exec`] and the [`sandbox`]; COPY, ADD and WORKDIR through [`mod@file`] and [`fileop`]; base images come by way of
 //! [`source::image`]; what a step wrote becomes a layer in [`snapshot`]. When all is done, [`export`] makes an image of the result.
 
 mod copies;
 pub mod error;
 mod exec;
 pub mod export;
+mod file;
 pub mod fileop;
 pub mod index;
 pub mod mount;

@@ -3,22 +3,20 @@
 use crate::copies::{Ahead, Copies};
 use crate::error::{Error, Result, cancellable};
 use crate::fileop::statcache::StatCache;
-use crate::fileop::{self, Account, BookWriter, CopyRequest, Owner, SourceTree, Staged, View};
+use crate::fileop::{self, SourceTree};
 use crate::sandbox::Launcher;
-use crate::snapshot::{Draft, Snapshots, Stage};
+use crate::snapshot::Snapshots;
 use crate::source::git::Repositories;
 use crate::source::http::Urls;
 use crate::source::image::Images;
-use crate::users;
 use crate::value::{Stack, Value};
 use cache::Store;
 use solver::key::ContentId;
-use solver::op::{self, File, FileAction, Input, Op, Selection, Source};
+use solver::op::{Op, Selection, Source};
 use solver::schedule::{InputTask, OpTask, Worker, selections_id};
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 /// What a build's steps see that is no part of their keys.
 #[derive(Clone, Debug, Default)]
@@ -80,172 +78,8 @@ impl LocalWorker {
         }
     }
 
-    async fn file(&self, file: &File, task: &OpTask<'_, Value>) -> Result<Value> {
-        for input in task.inputs {
-            self.materialise(input, task).await?;
-        }
-        let (this, file) = (self.clone(), file.clone());
-        let step = FileStep {
-            inputs: task.inputs.to_vec(),
-            contributions: task.contributions.to_vec(),
-            adopt: task.adopt,
-            ahead: self.ahead.take(&task.vertex, task.contributions),
-        };
-        cancellable(move |cancelled| this.write_files(&file, step, cancelled)).await
-    }
-
-    fn write_files(&self, file: &File, step: FileStep, cancelled: &AtomicBool) -> Result<Value> {
-        let Some(Value::Files(below)) = step.inputs.first() else { return Err(Error::WrongInput) };
-        let mut draft = match below.layers().is_empty() {
-            true => self.snapshots.plain()?,
-            false => self.snapshots.draft(below)?,
-        };
-        let mut copied = Copied::default();
-        for (number, action) in file.actions.iter().enumerate() {
-            if std::mem::take(&mut copied.is_behind) {
-                self.snapshots.refresh(&mut draft)?;
-            }
-            match action {
-                FileAction::Mkdir(mkdir) => {
-                    let owner = match mkdir.owner.as_str() {
-                        "" => (0, 0),
-                        owner => users::owner(draft.root.as_fd(), owner).map_err(Error::Owner)?,
-                    };
-                    fileop::mkdir(draft.root.as_fd(), &mkdir.path, owner, None)?;
-                }
-                FileAction::Mkfile(mkfile) => {
-                    fileop::mkfile(draft.root.as_fd(), &mkfile.path, mkfile.data.as_bytes(), mkfile.mode)?;
-                }
-                FileAction::Copy(copy) => {
-                    let is_only = number == 0 && file.actions.len() == 1;
-                    self.copy(file, copy, &step, &mut draft, is_only, &mut copied, cancelled)?;
-                }
-            }
-        }
-        crate::copies::check(&copied.digests, &step.contributions)?;
-        let stack = self.snapshots.commit_knowing(draft, step.adopt, copied.into.as_deref())?;
-        if let (Some(into), Some(layer), Some(Value::Local(context))) =
-            (copied.into, stack.layers().last(), step.inputs.get(1))
-        {
-            self.copies().remember(file, context, &layer.id, into)?;
-        }
-        Ok(Value::Files(Arc::new(stack)))
-    }
-
-    /// `is_only`: the step does nothing else.
-    #[expect(clippy::too_many_arguments, reason = "the parts of a step, used here and nowhere else")]
-    fn copy(
-        &self,
-        file: &File,
-        copy: &op::Copy,
-        step: &FileStep,
-        draft: &mut Draft,
-        is_only: bool,
-        copied: &mut Copied,
-        cancelled: &AtomicBool,
-    ) -> Result<()> {
-        // Nothing was below, so no users are known.
-        let is_empty = matches!(step.inputs.first(), Some(Value::Files(below)) if below.layers().is_empty());
-        let owner = match &copy.chown {
-            Some(owner) if is_empty && !users::is_numeric(owner) => {
-                return Err(Error::Owner(users::UserError::NoFiles(owner.clone())));
-            }
-            Some(owner) => {
-                let (uid, gid) = users::owner(draft.root.as_fd(), owner).map_err(Error::Owner)?;
-                Owner::Set(uid, gid)
-            }
-            None if copy.keep_owner => Owner::Keep,
-            None => Owner::Root,
-        };
-        let input = step.inputs.get(copy.from);
-        let (stage, layer) = (self.snapshots.stage()?, draft.layer()?);
-        let view;
-        let (source, context) = match input {
-            Some(Value::Local(context)) => (context.source.tree(), Some(context)),
-            Some(Value::Files(stack)) => {
-                view = self.snapshots.view(&stack.ids())?;
-                (SourceTree { root: view.as_fd(), ignore: None, ignore_name: "", cancelled: None }, None)
-            }
-            None => return Err(Error::WrongInput),
-        };
-        let previous = context.filter(|_| is_only).and_then(|context| self.copies().previous(file, context));
-        let book = context.filter(|_| is_only).and_then(|_| BookWriter::create(&stage.digests()).ok());
-        let request = CopyRequest {
-            source: SourceTree { cancelled: Some(cancelled), ..source },
-            layer: layer.as_fd(),
-            staging: stage.root.as_fd(),
-            selection: &copy.selection,
-            to: &copy.destination,
-            owner,
-            chmod: copy.chmod.as_ref(),
-            unpack: copy.unpack,
-            account: context.map(|context| Account {
-                digests: &context.digests,
-                recent: Some(&context.recent),
-                keep_owner: false,
-                previous: previous.as_ref(),
-                book: book.as_ref(),
-            }),
-        };
-        let (summary, has_book, stage) = match &step.ahead {
-            Some((ahead, staged)) => {
-                let mut view = DraftView { snapshots: &self.snapshots, draft: &mut *draft };
-                (fileop::place_staged(&request, &mut view, staged, &ahead.root)?, true, ahead)
-            }
-            None => {
-                let mut view = DraftView { snapshots: &self.snapshots, draft: &mut *draft };
-                let summary = fileop::copy(&request, &mut view)?;
-                (summary, book.is_some_and(|book| book.finish().is_ok()), &stage)
-            }
-        };
-        if has_book && let Some(into) = &summary.into {
-            draft.take_digests(stage);
-            copied.into = Some(into.clone());
-        }
-        copied.is_behind = summary.is_behind;
-        if let Some(digest) = summary.digest {
-            copied.digests.entry(copy.from).or_default().push(digest);
-        }
-        Ok(())
-    }
-
     pub(crate) fn copies(&self) -> Copies<'_> {
         Copies { snapshots: &self.snapshots }
-    }
-}
-
-/// What a file step was given.
-struct FileStep {
-    inputs: Vec<Value>,
-    contributions: Vec<ContentId>,
-    adopt: bool,
-    /// A copy that was made ahead.
-    ahead: Option<(Stage, Staged)>,
-}
-
-/// What a file step has copied.
-#[derive(Default)]
-struct Copied {
-    /// Of contexts, by input, in the order of the actions.
-    digests: BTreeMap<Input, Vec<[u8; 32]>>,
-    /// The directory whose files' digests are known.
-    into: Option<Vec<u8>>,
-    /// Something was moved into the layer that the draft's view may not show.
-    is_behind: bool,
-}
-
-struct DraftView<'a> {
-    snapshots: &'a Snapshots,
-    draft: &'a mut Draft,
-}
-
-impl View for DraftView<'_> {
-    fn root(&self) -> BorrowedFd<'_> {
-        self.draft.root.as_fd()
-    }
-
-    fn refresh(&mut self) -> std::result::Result<(), fileop::Error> {
-        self.snapshots.refresh(self.draft).map_err(|error| fileop::Error::View(error.to_string()))
     }
 }
 

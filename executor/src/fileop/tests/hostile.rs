@@ -1,8 +1,6 @@
 //! Trees that were made to do harm (X6.43 to X6.54).
 
-use super::{Fixture, is_root, list, name, set_mode};
-use std::fs;
-use std::os::unix::fs::symlink;
+use super::*;
 
 /// X6.46, X6.47.
 #[test]
@@ -159,4 +157,16 @@ fn directories_exchanged_for_links() {
     let copied = fixture.list();
     assert!(copied.iter().all(|entry| !entry.contains("secret")), "{copied:?}");
     assert!(copied.iter().any(|entry| entry.contains("f=own")));
+}
+
+/// Whoever has given up need not wait for the rest of a large context.
+#[test]
+fn cancelled_copies_end() {
+    let fixture = Fixture::new(&["d/f", "e/f"], &[]);
+    let root = fs::File::open(fixture.source.path()).unwrap();
+    let cancelled = std::sync::atomic::AtomicBool::new(true);
+    let tree = SourceTree { root: root.as_fd(), ignore: None, ignore_name: "", cancelled: Some(&cancelled) };
+    let cache = crate::fileop::statcache::StatCache::new();
+    let digest = crate::fileop::selection_digest(&tree, &Selection::tree("/"), &cache, None, false);
+    assert!(matches!(digest, Err(Error::Cancelled)));
 }
