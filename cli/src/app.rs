@@ -30,6 +30,7 @@ impl App {
         let root = store_root(root, &config, is_root)?;
         // Before anything else: it needs a process with one thread.
         let sandbox::Entered { launcher, privileges } = sandbox::enter()?;
+        raise_file_limit();
         if privileges == Privileges::SingleId {
             eprintln!(
                 "note: this user has no subordinate ids (/etc/subuid, /etc/subgid, newuidmap): all files belong to one user in RUN steps"
@@ -57,6 +58,14 @@ impl App {
         let name = word.parse::<Reference>().ok().map(|reference| reference.to_string());
         Ok(self.store.find(word, name.as_deref())?)
     }
+}
+
+/// Walks hold directories open as deep as they are. Steps keep the limit that they would have without this: they are children of the zygote.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is refused, there is the limit as it was.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// How long a command that runs nothing waits for what is known of a base image: a registry that never answers must not hold up a check.

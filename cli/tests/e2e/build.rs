@@ -252,3 +252,17 @@ fn sources_that_overlap() {
         assert_eq!(harness.output("overlap", &["sh", "-c", script]), expected);
     }
 }
+
+/// Deeper than the usual limit of open files; the steps themselves keep that.
+#[test]
+fn deep_contexts() {
+    let harness = Harness::new();
+    let limit = std::process::Command::new("sh").args(["-c", "ulimit -Sn"]).output().unwrap().stdout;
+    let context = harness.context("deep", "FROM busybox\nCOPY d /d/\nCOPY d /d/\nRUN ulimit -Sn > /limit\n");
+    let deep = context.join("d/".repeat(1200));
+    std::fs::create_dir_all(&deep).unwrap();
+    std::fs::write(deep.join("f"), "bottom").unwrap();
+    harness.build(&context, &["-t", "deep"]).ok();
+    let found = harness.output("deep", &["sh", "-c", "cat /limit; find /d -type f | xargs cat"]);
+    assert_eq!(found, format!("{}bottom", String::from_utf8_lossy(&limit)));
+}

@@ -101,6 +101,8 @@ fn deep_trees() {
     }
     rustix::fs::openat(&dir, "f", rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY, 0o644.into()).unwrap();
     assert_eq!(fixture.copy("/d", "/x").unwrap().files, 1);
+    // Once more, into what is there now.
+    assert_eq!(fixture.copy("/d", "/x").unwrap().files, 1);
     let path = format!("/x{}", format!("/{part}").repeat(120));
     assert_eq!(fixture.copy("/d", &path).unwrap().files, 1);
 }
