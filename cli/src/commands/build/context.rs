@@ -364,7 +364,10 @@ async fn read_up_to<R: Read + Send + 'static>(mut input: R, most: u64) -> Result
         input.by_ref().take(most).read_to_end(&mut bytes)?;
         Ok((bytes, input))
     };
-    Ok(tokio::task::spawn_blocking(read).await??)
+    let (done, result) = tokio::sync::oneshot::channel();
+    // A thread of its own: those of the runtime are waited for when a build is given up, and this one may wait for a terminal.
+    std::thread::spawn(move || done.send(read()));
+    Ok(result.await??)
 }
 
 #[cfg(test)]
