@@ -24,11 +24,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::process::Command;
 
 const MEMO: &str = "git";
 /// Part of every memo's key: a change of what a checkout looks like makes all of them new.
 const VERSION: &str = "rbuild git checkout 2";
+/// How long a remote may take to say what a reference stands for; git itself waits for as long as it takes, except with HTTP.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Answers git's question for credentials.
 const HELPER: &str =
     r#"!f() { test "$1" = get && printf 'username=%s\npassword=%s\n' "$RBUILD_GIT_USER" "$RBUILD_GIT_PASSWORD"; }; f"#;
@@ -39,6 +42,8 @@ pub enum GitError {
     NoGit { remote: String },
     #[error("cannot {action} {remote}: {problem}{hint}")]
     Failed { action: &'static str, remote: String, problem: String, hint: &'static str },
+    #[error("{remote} did not answer within {} s", PATIENCE.as_secs())]
+    Silent { remote: String },
     #[error("repository {remote} does not contain ref {reference}")]
     NoReference { remote: String, reference: String },
     #[error("{remote}: expected checksum to match {expected}, got {found}")]
@@ -297,8 +302,9 @@ impl Run<'_> {
         }
         let wanted = if git.reference.is_empty() { "HEAD" } else { &git.reference };
         let peeled = format!("{wanted}^{{}}");
-        let list =
-            self.run("ask", self.command(&[]), &["ls-remote", "--symref", "--", &self.url, wanted, &peeled]).await?;
+        let args = ["ls-remote", "--symref", "--", &self.url, wanted, &peeled];
+        let answer = tokio::time::timeout(PATIENCE, self.run("ask", self.command(&[]), &args)).await;
+        let list = answer.map_err(|_| GitError::Silent { remote: self.remote() })??;
         let missing = || GitError::NoReference { remote: self.remote(), reference: wanted.to_owned() };
         let found = choose(&list, wanted).ok_or_else(missing)?;
         checked(&found.object, &found.peeled)?;
