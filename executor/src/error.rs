@@ -40,6 +40,8 @@ pub enum Error {
     WrongDiffId { expected: DiffId, found: DiffId },
     #[error("{reference}: the image's manifest {problem}")]
     Manifest { reference: String, problem: String },
+    #[error("oci-layout://{path}: {problem}")]
+    Layout { path: String, problem: String },
     #[error("no match for platform in manifest: {reference} has no image for {platform}: not found")]
     NoPlatform { reference: String, platform: String },
     #[error("files of the build context changed while they were copied")]

@@ -87,6 +87,13 @@ fn passwords_of_urls_stay_secret() {
         harness.build_text(&format!("FROM scratch\nADD {url}/file.txt /f\nADD {url}/missing /g\n"), &[]).fails(1);
     let lines: Vec<_> = outcome.stderr.lines().filter(|line| !line.contains("ADD ")).collect();
     assert!(!lines.join("\n").contains("hunter2"), "{}", outcome.stderr);
+    // Nor the names of steps, where an argument brings it.
+    let dockerfile = "FROM scratch\nARG URL\nADD $URL/file.txt /f\nADD [\"$URL/file.txt\", \"/g\"]\n";
+    // No image: the history of one tells build arguments by their values, as BuildKit's does.
+    let flags = ["-o", "type=cacheonly", "--build-arg", &format!("URL={url}")];
+    let outcome = harness.build_text(dockerfile, &flags).ok();
+    assert!(outcome.stderr.contains("ADD http://xxxxx@127.0.0.1"), "{}", outcome.stderr);
+    assert!(!outcome.stderr.contains("hunter2"), "{}", outcome.stderr);
     let history = format!("FROM scratch\nADD {url}/file.txt /f\n");
     harness.build_text(&history, &["-t", "secret"]).ok();
     let found =

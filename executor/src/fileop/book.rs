@@ -134,7 +134,11 @@ impl Book {
             let (path, rest) = entry.split_at(16);
             let (offset, count) = rest.split_at(8);
             let offset = u64::from_le_bytes(offset.try_into().ok()?);
-            index.insert(path.try_into().ok()?, (offset, u32::from_le_bytes(count.try_into().ok()?)));
+            let count = u32::from_le_bytes(count.try_into().ok()?);
+            // Blocks lie before the index: memory is never taken for more.
+            let length = u64::from(count) * RECORD as u64;
+            offset.checked_add(length).filter(|end| *end <= start)?;
+            index.insert(path.try_into().ok()?, (offset, count));
         }
         Some(Book { file, index, recent: Mutex::default() })
     }
@@ -221,7 +225,14 @@ mod tests {
         let mut flipped = good.clone();
         let at = flipped.len() - TRAILER - 3;
         flipped[at] ^= 1;
-        for bad in [&good[..good.len() - 1], &good[..10], b"", &flipped] {
+        // An index that claims more than there is, as a whole: its checksum holds.
+        let mut claims = good.clone();
+        let end = claims.len() - TRAILER;
+        let first = end - 20 * ENTRY;
+        claims[first + 24..first + 28].fill(0xff);
+        let checksum = *blake3::hash(&claims[first..end]).as_bytes();
+        claims[end + 8..].copy_from_slice(&checksum);
+        for bad in [&claims[..], &good[..good.len() - 1], &good[..10], b"", &flipped] {
             std::fs::write(&path, bad).unwrap();
             assert!(Book::open(&path).is_none());
         }

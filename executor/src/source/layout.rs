@@ -17,9 +17,9 @@ pub fn import(
     reference: &Reference,
     platform: &Platform,
 ) -> Result<ResolvedImage> {
-    let problem = |problem: String| Error::Manifest { reference: format!("oci-layout://{}", path.display()), problem };
+    let problem = |problem: String| Error::Layout { path: path.display().to_string(), problem };
     if !path.join("oci-layout").is_file() {
-        return Err(problem("is nowhere: this is no image layout, which has a file called oci-layout".into()));
+        return Err(problem("this is no image layout, which is a directory with a file called oci-layout".into()));
     }
     let index = layout::read_index(path).map_err(|error| problem(error.to_string()))?;
     let tag = reference.tag().unwrap_or("latest");
@@ -48,7 +48,7 @@ pub fn import(
             let tags: Vec<_> =
                 index.manifests().iter().filter_map(|found| annotated(found, layout::REF_NAME)).collect();
             let tags = if tags.is_empty() { "none".to_owned() } else { tags.join(", ") };
-            return Err(problem(format!("with the tag {tag} is not there; tags in the layout: {tags}")));
+            return Err(problem(format!("the tag {tag} is not there; tags in the layout: {tags}")));
         }
     };
     copy(store, path, &found, platform, reference)?;

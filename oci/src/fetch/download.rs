@@ -293,6 +293,11 @@ fn split_credentials(url: &str) -> Result<(Uri, Option<HeaderValue>), DownloadEr
     if uri.host().is_none_or(str::is_empty) {
         return Err(invalid("it has no host".into()));
     }
+    // A port that is none would be taken for the scheme's own.
+    let port = host.rsplit_once(':').map(|(_, port)| port).filter(|port| !port.is_empty() && !port.ends_with(']'));
+    if port.is_some() && uri.port_u16().is_none() {
+        return Err(invalid("its port is not a number up to 65535".into()));
+    }
     let authorization = user.filter(|user| !user.is_empty()).and_then(|user| {
         let user = if user.contains(':') { user.to_owned() } else { format!("{user}:") };
         let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(decoded(&user)))).ok()?;
@@ -443,6 +448,11 @@ mod tests {
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let error = get(&format!("http://{closed}/"), None).await.0.unwrap_err().to_string();
         assert!(error.starts_with("cannot connect to http://127.0.0.1"), "{error}");
+        // Not port 80 instead.
+        for port in ["99999", "8o"] {
+            let error = get(&format!("http://127.0.0.1:{port}/"), None).await.0.unwrap_err().to_string();
+            assert!(error.contains("is no URL that can be fetched"), "{error}");
+        }
         let error = get("https://u:secret@/x", None).await.0.unwrap_err().to_string();
         assert!(error.contains("no host") || error.contains("is no URL"), "{error}");
         assert!(!error.contains("secret"), "{error}");

@@ -185,3 +185,37 @@ pub fn git_op(git: &GitReference, keep_git_dir: Option<bool>) -> op::Git {
         fetch_by_commit: git.fetch_by_commit,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// D19.9.
+    #[test]
+    fn names() {
+        let mut contexts = NamedContexts::default();
+        for name in ["alpine", "Stage", "r.example/tool:v1", "base::linux/arm64", "scratch", "context"] {
+            contexts.insert(name, NamedContext::Local);
+        }
+        let platform: Platform = "linux/amd64".parse().unwrap();
+        let found = |name: &str| contexts.find(name, &platform).map(|(name, _)| name.to_owned());
+        for (name, expected) in [
+            ("alpine", Some("alpine")),
+            ("docker.io/library/alpine:latest", Some("alpine")),
+            ("alpine:3.20", None),
+            ("stage", Some("stage")),
+            ("r.example/tool:v1", Some("r.example/tool:v1")),
+            ("r.example/tool", None),
+            // Of another platform.
+            ("base", None),
+            // Never replaced.
+            ("scratch", None),
+            ("context", None),
+        ] {
+            assert_eq!(found(name).as_deref(), expected, "{name}");
+        }
+        let arm = "linux/arm64".parse().unwrap();
+        assert_eq!(contexts.find("base", &arm).map(|(name, _)| name), Some("base::linux/arm64"));
+        assert_eq!(NamedContexts::name_of("docker.io/library/alpine:latest"), "alpine");
+    }
+}

@@ -435,6 +435,11 @@ impl StepNames {
         }
         let (_, arguments) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
         let onbuild = if is_trigger { "ONBUILD " } else { "" };
+        let arguments = match kind {
+            // Expanded: a build argument may have brought a URL's credentials.
+            InstructionKind::Add(_) => arguments.split(' ').map(parser::source::redacted).collect::<Vec<_>>().join(" "),
+            _ => arguments.to_owned(),
+        };
         self.next(&format!("{onbuild}{} {}", kind.name(), arguments.trim_start()))
     }
 

@@ -438,7 +438,10 @@ impl Lowering<'_> {
             let lower = wanted.to_lowercase();
             earlier.iter().rposition(|stage| stage.name.as_deref() == Some(&lower))
         };
-        let origin = context.origin(name, platform, (from.span, from.image.span), stage)?;
+        let origin = context.origin(name, platform, (from.span, from.image.span), stage).map_err(|mut error| {
+            error.notes.push("a FROM can only be given a stage above it".into());
+            error
+        })?;
         Ok(Some(match origin {
             Origin::Stage(index) => Base::Stage(index),
             Origin::Image(image) => Base::Image(image),

@@ -65,10 +65,14 @@ impl MainContext {
         if text.starts_with("http://") || text.starts_with("https://") {
             return Ok(MainContext::Url(text.into_owned()));
         }
-        let reason = match path.symlink_metadata() {
-            Ok(_) => "it is neither a directory nor a file",
-            Err(_) if text.contains("://") => "such URLs are not known; there are http, https, git and ssh",
-            Err(_) => "no such file or directory",
+        if path.symlink_metadata().is_ok() {
+            let reason =
+                "it is neither a directory nor a file; an archive from a pipe is read from standard input, with `-`";
+            return Err(CliError::Usage(format!("unable to prepare context: path {text:?}: {reason}")));
+        }
+        let reason = match text.contains("://") {
+            true => "such URLs are not known; there are http, https, git and ssh",
+            false => "no such file or directory",
         };
         Err(CliError::Usage(format!("unable to prepare context: path {text:?} not found: {reason}")))
     }

@@ -87,9 +87,15 @@ fn agent(given: &[String], context: &MainContext, named: &[(String, NamedSpec)])
     let mut agent = SshAgent { socket: std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from), ..SshAgent::default() };
     for text in given {
         let (id, socket) = text.split_once('=').unwrap_or((text, ""));
-        if id != "default" || (!socket.is_empty() && !is_socket(Path::new(socket))) {
-            let message =
-                format!("--ssh {text}: this version of rbuild knows default, with the socket of an agent, only");
+        if id != "default" {
+            let message = format!("--ssh {text}: only `default` is supported yet by this version of rbuild");
+            return Err(CliError::Usage(message));
+        }
+        if !socket.is_empty() && !is_socket(Path::new(socket)) {
+            let message = format!(
+                "--ssh {text}: {socket} is not the socket of an ssh agent; files with keys are not supported yet by this \
+                 version of rbuild: ssh-add them to an agent"
+            );
             return Err(CliError::Usage(message));
         }
         agent.for_all = true;
