@@ -12,6 +12,11 @@ pub enum Error {
     /// With BuildKit's text, since scripts look for it (X1.98).
     #[error("process \"{command}\" did not complete successfully: exit code: {code}")]
     Process { command: String, code: i32 },
+    /// R1.11.3.
+    #[error("process \"{command}\" did not complete successfully: cannot allocate memory")]
+    OutOfMemory { command: String },
+    #[error("process \"{command}\" did not complete within {timeout:?} (--timeout)")]
+    TimedOut { command: String, timeout: std::time::Duration },
     #[error("process \"{command}\" did not complete successfully: {source}")]
     User { command: String, source: UserError },
     #[error(transparent)]

@@ -18,6 +18,7 @@ use solver::schedule::OpTask;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 const HOST_NAME: &str = "buildkitsandbox";
 
@@ -44,8 +45,15 @@ impl LocalWorker {
         };
         let Prepared { draft, container, held } = prepared;
         let mut process = self.launcher.launch(container, Stdio::Pipes)?;
-        let exit = wait(&mut process, task).await?;
+        let Some(exit) = within(self.options.timeout, wait(&mut process, task)).await.transpose()? else {
+            // Dropping the process ends it, and all that it started.
+            let timeout = self.options.timeout.unwrap_or_default();
+            return Err(Error::TimedOut { command: shown(&exec.args), timeout });
+        };
         drop(held);
+        if exit.code != 0 && exit.out_of_memory {
+            return Err(Error::OutOfMemory { command: shown(&exec.args) });
+        }
         if exit.code != 0 {
             // A command that could not be started counts as failed with 1 (X1.2).
             let code = if exit.start_error.is_some() { 1 } else { exit.code };
@@ -91,7 +99,9 @@ impl LocalWorker {
                 op::Network::None => Network::None,
                 op::Network::Default | op::Network::Host => Network::Host,
             },
-            security: Security::Default,
+            security: if exec.insecure { Security::Insecure } else { Security::default() },
+            limits: self.options.limits.clone(),
+            readonly_root: false,
             mounts,
             extra_hosts: hosts.cloned().collect(),
             root_point: self.store().empty_directory(),
@@ -249,6 +259,14 @@ fn not_found(error: mount::MountError, source: &str) -> Error {
 /// The arguments as BuildKit's error shows them (X5.33).
 fn shown(args: &[String]) -> String {
     args.join(" ").replace('\\', "\\\\").replace('"', "\\\"")
+}
+
+/// `None` if it takes longer.
+async fn within<T>(timeout: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {
+    match timeout {
+        Some(timeout) => tokio::time::timeout(timeout, work).await.ok(),
+        None => Some(work.await),
+    }
 }
 
 /// Passes the output on until the process has ended and its pipes are empty.

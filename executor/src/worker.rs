@@ -4,7 +4,7 @@ use crate::copies::{Ahead, Copies};
 use crate::error::{Error, Result, cancellable};
 use crate::fileop::statcache::StatCache;
 use crate::fileop::{self, SourceTree};
-use crate::sandbox::Launcher;
+use crate::sandbox::{Launcher, Limits};
 use crate::snapshot::Snapshots;
 use crate::source::git::Repositories;
 use crate::source::http::Urls;
@@ -17,6 +17,7 @@ use solver::schedule::{InputTask, OpTask, Worker, selections_id};
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a build's steps see that is no part of their keys.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +26,10 @@ pub struct WorkerOptions {
     pub extra_hosts: Vec<(String, String)>,
     /// Proxy variables, by name in any case.
     pub proxies: BTreeMap<String, String>,
+    /// Of each step.
+    pub limits: Limits,
+    /// How long one step may run.
+    pub timeout: Option<Duration>,
 }
 
 /// Runs ops with sandboxes and a store of this machine. Cheap to clone.

@@ -2,7 +2,9 @@ use crate::app::{App, reference};
 use crate::error::{CliError, Result};
 use clap::Args;
 use executor::mount;
-use executor::sandbox::{Container, ContainerMount, MountSource, Network, Process, Security, StartError, Stdio};
+use executor::sandbox::{
+    Container, ContainerMount, Limits, MountSource, Network, Process, Security, StartError, Stdio,
+};
 use executor::source::image::Images;
 use executor::users;
 use oci::{Platform, Reference};
@@ -132,7 +134,9 @@ async fn run_in(args: &RunArgs, app: &App, images: &Images) -> Result<u8> {
             "none" => Network::None,
             other => return Err(CliError::Usage(format!("invalid network mode {other:?}: expected host or none"))),
         },
-        security: Security::Default,
+        security: Security::default(),
+        limits: Limits::default(),
+        readonly_root: false,
         mounts: args.volumes.iter().map(|volume| bind(volume)).collect::<Result<_>>()?,
         extra_hosts: Vec::new(),
         root_point: app.store.empty_directory(),

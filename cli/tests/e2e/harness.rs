@@ -63,6 +63,18 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Waits up to ten seconds.
+#[track_caller]
+pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    for _ in 0..1000 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("waited in vain: {what}");
+}
+
 /// Runs a program that must be installed, and must succeed.
 #[track_caller]
 pub fn tool(name: &str, args: &[&str]) -> String {

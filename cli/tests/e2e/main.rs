@@ -12,6 +12,7 @@ mod fmt;
 mod harness;
 mod images;
 mod interplay;
+mod limits;
 mod lsp;
 mod registry;
 mod remote;

@@ -1,10 +1,12 @@
 //! Process 1 of a sandbox, from its birth to exec.
 
+use super::cgroup::Group;
+use super::protocol::Security;
 use super::protocol::{Network, Reply, Request, send_reply};
 use super::{Privileges, rootfs, seccomp};
 use rustix::io::Errno;
 use rustix::process::{Gid, Signal, Uid, set_parent_process_death_signal};
-use rustix::thread::{CapabilitySet, CapabilitySets};
+use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::io::Write;
@@ -23,25 +25,15 @@ pub(super) fn failed(step: impl Into<String>) -> impl FnOnce(Errno) -> Failure {
     move |errno| Failure { step, reason: std::io::Error::from(errno).to_string() }
 }
 
-/// Docker's default capabilities (X1.7): mask 0xa80425fb.
-const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
-    .union(CapabilitySet::DAC_OVERRIDE)
-    .union(CapabilitySet::FSETID)
-    .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::MKNOD)
-    .union(CapabilitySet::NET_RAW)
-    .union(CapabilitySet::SETGID)
-    .union(CapabilitySet::SETUID)
-    .union(CapabilitySet::SETFCAP)
-    .union(CapabilitySet::SETPCAP)
-    .union(CapabilitySet::NET_BIND_SERVICE)
-    .union(CapabilitySet::SYS_CHROOT)
-    .union(CapabilitySet::KILL)
-    .union(CapabilitySet::AUDIT_WRITE);
-
 /// Does not return: the command takes over, or the process ends after saying why it did not.
-pub(super) fn run(request: Request, descriptors: Vec<OwnedFd>, channel: OwnedFd, privileges: Privileges) -> ! {
-    match prepare_and_exec(&request, descriptors, &channel, privileges) {
+pub(super) fn run(
+    request: Request,
+    descriptors: Vec<OwnedFd>,
+    channel: OwnedFd,
+    privileges: Privileges,
+    group: Option<&Group>,
+) -> ! {
+    match prepare_and_exec(&request, descriptors, &channel, privileges, group) {
         Ok(never) => match never {},
         Err(Failure { step, reason }) => {
             send_reply(channel.as_fd(), &Reply::Failed { step, reason }, &[]);
@@ -55,8 +47,16 @@ fn prepare_and_exec(
     descriptors: Vec<OwnedFd>,
     channel: &OwnedFd,
     privileges: Privileges,
+    group: Option<&Group>,
 ) -> Result<Infallible> {
     die_with_parent()?;
+    if let Some(group) = group {
+        group.join()?;
+    }
+    // Entered after joining, so that the group looks like the root from inside.
+    // SAFETY: the process has one thread, and no descriptor table is taken apart.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }
+        .map_err(failed("entering a cgroup namespace"))?;
     let mut descriptors = descriptors.into_iter();
     let (Some(root), Some(stdin), Some(stdout), Some(stderr)) =
         (descriptors.next(), descriptors.next(), descriptors.next(), descriptors.next())
@@ -67,11 +67,14 @@ fn prepare_and_exec(
     if request.network == Network::None {
         loopback_up()?;
     }
-    let stubs = rootfs::build(request, &root, descriptors, privileges)?;
+    let stubs = rootfs::build(request, &root, descriptors, privileges, group)?;
     send_reply(channel.as_fd(), &Reply::Stubs(stubs), &[]);
     let terminal = request.terminal.map(|(rows, columns)| open_terminal(rows, columns, channel)).transpose()?;
     rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
     enter_working_directory(request)?;
+    if request.readonly_root {
+        rootfs::make_readonly()?;
+    }
     let (input, output, errors) = match &terminal {
         Some(terminal) => (terminal, terminal, terminal),
         None => (&stdin, &stdout, &stderr),
@@ -79,6 +82,7 @@ fn prepare_and_exec(
     rustix::stdio::dup2_stdin(input).map_err(failed("setting up standard input"))?;
     rustix::stdio::dup2_stdout(output).map_err(failed("setting up standard output"))?;
     rustix::stdio::dup2_stderr(errors).map_err(failed("setting up standard error"))?;
+    set_limits(request)?;
     become_user(request, privileges)?;
     // The change of user has taken it back.
     die_with_parent()?;
@@ -159,16 +163,13 @@ fn become_user(request: &Request, privileges: Privileges) -> Result<()> {
                     .into(),
         });
     }
-    for number in 0..=63 {
-        let Some(capability) = CapabilitySet::from_bits(1 << number) else { continue };
-        if !CAPABILITIES.contains(capability) {
-            match rustix::thread::remove_capability_from_bounding_set(capability) {
-                // Beyond the kernel's last capability.
-                Ok(()) | Err(Errno::INVAL) => {}
-                Err(errno) => return Err(failed("dropping capabilities")(errno)),
-            }
+    let capabilities = match request.security {
+        Security::Confined(capabilities) => {
+            drop_from_bounding_set(capabilities.set())?;
+            Some(capabilities)
         }
-    }
+        Security::Insecure => None,
+    };
     if privileges != Privileges::SingleId {
         let mut groups: Vec<u32> = vec![user.gid];
         groups.extend(user.groups.iter().filter(|group| **group != user.gid));
@@ -176,19 +177,73 @@ fn become_user(request: &Request, privileges: Privileges) -> Result<()> {
         rustix::thread::set_thread_groups(&groups).map_err(failed("setting the groups"))?;
     }
     // Without no_new_privs the filter needs CAP_SYS_ADMIN, which the next steps drop (X1.6).
-    seccomp::install(privileges).map_err(failed("installing the seccomp profile"))?;
+    if let Some(capabilities) = capabilities {
+        seccomp::install(privileges, capabilities).map_err(failed("installing the seccomp profile"))?;
+    } else {
+        // So that the change of user takes none away.
+        rustix::thread::set_keep_capabilities(true).map_err(failed("keeping the capabilities"))?;
+    }
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     let outside = || {
         failed(format!("becoming user {}:{} (are the ids mapped in /etc/subuid and /etc/subgid?)", user.uid, user.gid))
     };
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(outside())?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(outside())?;
-    if user.uid == 0 {
-        let sets =
-            CapabilitySets { effective: CAPABILITIES, permitted: CAPABILITIES, inheritable: CapabilitySet::empty() };
-        rustix::thread::set_capabilities(None, sets).map_err(failed("setting the capabilities"))?;
+    match capabilities {
+        Some(capabilities) if user.uid == 0 => {
+            let set = capabilities.set();
+            let sets = CapabilitySets { effective: set, permitted: set, inheritable: CapabilitySet::empty() };
+            rustix::thread::set_capabilities(None, sets).map_err(failed("setting the capabilities"))
+        }
+        // Another user has none, until it runs a set-id program: then those of the bounding set.
+        Some(_) => Ok(()),
+        None => keep_all_capabilities(),
+    }
+}
+
+fn drop_from_bounding_set(kept: CapabilitySet) -> Result<()> {
+    for number in 0..=63 {
+        let Some(capability) = CapabilitySet::from_bits(1 << number) else { continue };
+        if !kept.contains(capability) {
+            match rustix::thread::remove_capability_from_bounding_set(capability) {
+                // Beyond the kernel's last capability.
+                Ok(()) | Err(Errno::INVAL) => {}
+                Err(errno) => return Err(failed("dropping capabilities")(errno)),
+            }
+        }
     }
     Ok(())
+}
+
+/// All that the process is permitted, in all five sets, so that programs of any user have them (R1.10.3).
+fn keep_all_capabilities() -> Result<()> {
+    let step = || failed("setting the capabilities");
+    let permitted = rustix::thread::capabilities(None).map_err(step())?.permitted;
+    let sets = CapabilitySets { effective: permitted, permitted, inheritable: permitted };
+    rustix::thread::set_capabilities(None, sets).map_err(step())?;
+    for number in 0..=63 {
+        if let Some(capability) = CapabilitySet::from_bits(1 << number).filter(|one| permitted.contains(*one)) {
+            rustix::thread::configure_capability_in_ambient_set(capability, true).map_err(step())?;
+        }
+    }
+    Ok(())
+}
+
+/// R1.7.4. Before the change of user: raising a hard limit takes a capability.
+fn set_limits(request: &Request) -> Result<()> {
+    for limit in &request.limits.rlimits {
+        let value = rustix::process::Rlimit { current: limit.soft, maximum: limit.hard };
+        rustix::process::setrlimit(limit.resource.resource(), value).map_err(failed(format!(
+            "setting the limit {:?} to {}",
+            limit.resource,
+            shown(limit.hard)
+        )))?;
+    }
+    Ok(())
+}
+
+fn shown(limit: Option<u64>) -> String {
+    limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string())
 }
 
 fn reset_signals() {

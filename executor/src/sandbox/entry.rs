@@ -3,7 +3,7 @@
 use super::launcher::Launcher;
 use super::{Privileges, SandboxError, zygote};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{Signal, WaitOptions, getegid, geteuid, getpid, set_parent_process_death_signal, waitpid};
+use rustix::process::{WaitOptions, getegid, geteuid, getpid, waitpid};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use std::fs;
 use std::io::{self, Read, Write};
@@ -21,17 +21,12 @@ pub fn enter() -> Result<Entered, SandboxError> {
     let privileges = if geteuid().is_root() { privileges_of_root() } else { enter_user_namespace()? };
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(SandboxError::errno("create a socket"))?;
-    let parent = getpid();
     // SAFETY: the process has one thread, so the child inherits no lock that nobody would release.
     match unsafe { libc::fork() } {
         -1 => Err(SandboxError::System { action: "fork", source: io::Error::last_os_error() }),
         0 => {
+            // The end of the program, however it comes, closes its end of the socket: the zygote cleans up and follows.
             drop(ours);
-            let _ = set_parent_process_death_signal(Some(Signal::KILL));
-            // The parent may have died before the line above.
-            if rustix::process::getppid() != Some(parent) {
-                std::process::exit(1);
-            }
             zygote::serve(theirs, privileges);
         }
         _ => Ok(Entered { launcher: Launcher::new(ours), privileges }),

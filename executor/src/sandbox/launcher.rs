@@ -1,6 +1,7 @@
 //! The program's side: asking the zygote for sandboxes.
 
 use super::SandboxError;
+use super::limits::Limits;
 use super::protocol::{Network, Reply, Request, RequestMount, RequestSource, Security, receive, send, to_memory};
 use crate::users::Identity;
 use rustix::fs::{Mode, OFlags};
@@ -30,6 +31,9 @@ pub struct Container {
     pub hostname: String,
     pub network: Network,
     pub security: Security,
+    pub limits: Limits,
+    /// Nothing can be written but what is mounted.
+    pub readonly_root: bool,
     /// In the order of mounting: a parent before what lies in it.
     pub mounts: Vec<ContainerMount>,
     /// Address and name, for /etc/hosts.
@@ -83,6 +87,8 @@ pub struct Process {
 pub struct Exit {
     /// 128 and the signal, for one that was killed (X1.99).
     pub code: i32,
+    /// The kernel killed a process of it because all were beyond their limit of memory.
+    pub out_of_memory: bool,
     /// Why it never ran.
     pub start_error: Option<StartError>,
     /// Mount points that had to be made in the root, to be removed by [`crate::stubs`].
@@ -136,6 +142,8 @@ impl Launcher {
             hostname: container.hostname,
             network: container.network,
             security: container.security,
+            limits: container.limits,
+            readonly_root: container.readonly_root,
             mounts,
             extra_hosts: container.extra_hosts,
             terminal: match stdio {
@@ -183,8 +191,10 @@ impl Process {
         loop {
             match self.reply().await? {
                 (Reply::Terminal, mut descriptors) if !descriptors.is_empty() => return Ok(descriptors.remove(0)),
-                (Reply::Failed { step, reason }, _) => return Err(SandboxError::Setup { step, reason }),
-                (Reply::Exited(_), _) => return Err(SandboxError::ZygoteGone),
+                (Reply::Failed { step, reason } | Reply::Refused { step, reason }, _) => {
+                    return Err(SandboxError::Setup { step, reason });
+                }
+                (Reply::Exited { .. }, _) => return Err(SandboxError::ZygoteGone),
                 _ => {}
             }
         }
@@ -201,7 +211,7 @@ impl Process {
 
     /// Waits for the end. Whatever the process started has ended by then, too.
     pub async fn wait(&mut self) -> Result<Exit, SandboxError> {
-        let mut exit = Exit { code: 255, start_error: None, stubs: Vec::new() };
+        let mut exit = Exit { code: 255, out_of_memory: false, start_error: None, stubs: Vec::new() };
         let mut failure = None;
         loop {
             match self.reply().await?.0 {
@@ -209,12 +219,10 @@ impl Process {
                 Reply::Stubs(stubs) => exit.stubs = stubs,
                 Reply::NotFound => exit.start_error = Some(StartError::NotFound),
                 Reply::NotExecutable => exit.start_error = Some(StartError::NotExecutable),
-                Reply::Failed { step, reason } if step == "creating namespaces" || step == "reading the request" => {
-                    return Err(SandboxError::Setup { step, reason });
-                }
+                Reply::Refused { step, reason } => return Err(SandboxError::Setup { step, reason }),
                 Reply::Failed { step, reason } => failure = Some(SandboxError::Setup { step, reason }),
-                Reply::Exited(code) => {
-                    exit.code = code;
+                Reply::Exited { code, out_of_memory } => {
+                    (exit.code, exit.out_of_memory) = (code, out_of_memory);
                     return failure.map_or(Ok(exit), Err);
                 }
             }

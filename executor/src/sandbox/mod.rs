@@ -11,21 +11,27 @@
 //! - [`entry`]: the user namespace
 //! - [`launcher`], [`protocol`], [`zygote`]: the program's side, the messages, the zygote's side
 //! - [`child`], [`rootfs`], [`seccomp`]: what happens between fork and exec
+//! - [`capabilities`], [`limits`], [`cgroup`]: what a sandbox may do and use up
 
 // The only unsafe code of the workspace: fork, exec and a few system calls without a safe wrapper.
 #![allow(unsafe_code)]
 
+mod capabilities;
+mod cgroup;
 mod child;
 mod entry;
 mod launcher;
+mod limits;
 mod protocol;
 mod rootfs;
 mod seccomp;
 mod syscalls;
 mod zygote;
 
+pub use capabilities::{Capabilities, UnknownCapability};
 pub use entry::{Entered, enter};
 pub use launcher::{Container, ContainerMount, Exit, Launcher, MountSource, Process, StartError, Stdio};
+pub use limits::{Limits, Resources, Rlimit, RlimitName};
 pub use protocol::{Network, Security};
 
 /// Has a command that is not sandboxed end when the thread that starts it does, and so with rbuild, however that ends. That thread must live at least as

@@ -3,6 +3,8 @@
 //! A request is one byte with descriptors: a memory file with the [`Request`] as JSON, the channel for the replies, and those that the request
 //! counts. Replies are datagrams on the channel, one [`Reply`] as JSON each, the last one an exit. Closing the channel kills the sandbox.
 
+use super::capabilities::Capabilities;
+use super::limits::Limits;
 use crate::users::Identity;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -28,8 +30,16 @@ pub enum Network {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Security {
-    /// Docker's default capabilities, seccomp profile and masked paths.
-    Default,
+    /// These capabilities, Docker's seccomp profile for them, masked and read-only paths, no devices.
+    Confined(Capabilities),
+    /// `RUN --security=insecure`: all that rbuild itself may do (R1.10.3).
+    Insecure,
+}
+
+impl Default for Security {
+    fn default() -> Self {
+        Security::Confined(Capabilities::default())
+    }
 }
 
 /// A sandbox to start. Descriptors follow in this order: root, stdin, stdout, stderr (without a terminal), then one for each mount that has one.
@@ -42,6 +52,8 @@ pub(super) struct Request {
     pub hostname: String,
     pub network: Network,
     pub security: Security,
+    pub limits: Limits,
+    pub readonly_root: bool,
     pub mounts: Vec<RequestMount>,
     /// Address and name.
     pub extra_hosts: Vec<(String, String)>,
@@ -82,15 +94,23 @@ pub(super) enum Reply {
     Terminal,
     /// Paths that had to be made in the root for mounts, in order of making.
     Stubs(Vec<String>),
-    /// Something before exec failed.
+    /// There is no process.
+    Refused {
+        step: String,
+        reason: String,
+    },
+    /// Something before exec failed; the exit follows.
     Failed {
         step: String,
         reason: String,
     },
     NotFound,
     NotExecutable,
-    /// The wait status.
-    Exited(i32),
+    Exited {
+        /// The exit code, or 128 and the signal.
+        code: i32,
+        out_of_memory: bool,
+    },
 }
 
 /// Sends `bytes` with descriptors.

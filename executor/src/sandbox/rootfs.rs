@@ -4,8 +4,9 @@
 //! sources are descriptors, so neither an image's symlinks nor a race can lead a mount astray.
 
 use super::Privileges;
+use super::cgroup::Group;
 use super::child::{Failure, Result, failed, last_errno};
-use super::protocol::{Network, Request, RequestSource};
+use super::protocol::{Network, Request, RequestSource, Security};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -55,6 +56,11 @@ const MASKED: [&str; 11] = [
 /// X1.66.
 const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+const INSECURE_DEVICES: [&str; 6] = ["kmsg", "cuse", "fuse", "kvm", "net/tun", "loop-control"];
+
+/// CGROUP2_SUPER_MAGIC of `linux/magic.h`.
+const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
+
 const SHM_SIZE: u64 = 64 << 20;
 
 /// Assembles the file systems and makes them the process's own. Gives the mount points that had to be made, in order.
@@ -63,17 +69,23 @@ pub(super) fn build(
     root: &OwnedFd,
     sources: impl Iterator<Item = OwnedFd>,
     privileges: Privileges,
+    group: Option<&Group>,
 ) -> Result<Vec<String>> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(failed("making mounts private"))?;
-    set_attributes(root, NODEV, false).map_err(failed("protecting the root"))?;
+    let is_insecure = request.security == Security::Insecure;
+    let confining = if is_insecure { MountAttrFlags::empty() } else { NODEV };
+    set_attributes(root, confining, false).map_err(failed("protecting the root"))?;
     attach_at(root, &request.root_point)?;
-    let mut world = Rootfs { root, privileges, stubs: Vec::new() };
-    world.kernel_file_systems(request.network)?;
+    let mut world = Rootfs { root, privileges, confining, stubs: Vec::new() };
+    world.kernel_file_systems(request)?;
+    world.control_groups(group, is_insecure)?;
     let files = FileMaker::new(&request.scratch_point)?;
     world.network_files(request, &files)?;
     world.step_mounts(request, sources, &files)?;
-    world.hide()?;
+    if !is_insecure {
+        world.hide()?;
+    }
     let stubs = world.stubs;
     rustix::process::fchdir(root).map_err(failed("entering the root"))?;
     rustix::process::pivot_root(".", ".").map_err(failed("changing the root"))?;
@@ -85,11 +97,13 @@ pub(super) fn build(
 struct Rootfs<'a> {
     root: &'a OwnedFd,
     privileges: Privileges,
+    /// `nodev`, unless the step may use all devices.
+    confining: MountAttrFlags,
     stubs: Vec<String>,
 }
 
 impl Rootfs<'_> {
-    fn kernel_file_systems(&mut self, network: Network) -> Result<()> {
+    fn kernel_file_systems(&mut self, request: &Request) -> Result<()> {
         // Missing ones are made and stay, unlike the stubs of a step's own mounts (X1.67).
         for name in ["proc", "dev", "sys"] {
             match rustix::fs::mkdirat(self.root, name, Mode::from_raw_mode(0o755)) {
@@ -104,29 +118,66 @@ impl Rootfs<'_> {
             }
         }
         self.attach(&new_mount("proc", &[], SAFE)?, "/proc")?;
-        self.device_files()?;
-        let sysfs = match new_mount("sysfs", &[], SAFE | READONLY) {
+        self.device_files(request)?;
+        let (network, readonly) = match request.security {
+            Security::Confined(_) => (request.network, READONLY),
+            Security::Insecure => (request.network, MountAttrFlags::empty()),
+        };
+        let sysfs = match new_mount("sysfs", &[], SAFE | readonly) {
             Ok(sysfs) => sysfs,
             // Only who owns the network namespace may mount a new one.
             Err(failure) if self.privileges == Privileges::Root || network == Network::None => return Err(failure),
             Err(_) => {
                 let host = clone_of(rustix::fs::CWD, "/sys", true)?;
-                set_attributes(&host, READONLY | SAFE, true).map_err(failed("making /sys read-only"))?;
+                set_attributes(&host, readonly | SAFE, true).map_err(failed("making /sys read-only"))?;
                 host
             }
         };
         self.attach(&sysfs, "/sys")
     }
 
-    fn device_files(&mut self) -> Result<()> {
+    /// What a step sees of its limits: programs size themselves by it.
+    fn control_groups(&self, group: Option<&Group>, is_insecure: bool) -> Result<()> {
+        const DIRECTORY: &str = "/sys/fs/cgroup";
+        let attributes = if is_insecure { SAFE } else { SAFE | READONLY };
+        let host = rustix::fs::statfs(DIRECTORY).ok();
+        if host.is_some_and(|host| host.f_type == CGROUP2) {
+            // Where it cannot be had (a nested container), a step does without, as it does on hosts without groups.
+            if let Ok(mount) = new_mount("cgroup2", &[], attributes) {
+                return self.attach(&mount, DIRECTORY);
+            }
+        }
+        if is_insecure && host.is_some() {
+            return self.attach(&clone_of(rustix::fs::CWD, DIRECTORY, true)?, DIRECTORY);
+        }
+        let groups: Vec<_> = group.into_iter().flat_map(Group::version_1).collect();
+        if groups.is_empty() || self.find(DIRECTORY).is_none() {
+            return Ok(());
+        }
+        let directory = new_mount("tmpfs", &[("mode", "755"), ("size", "64k")], SAFE)?;
+        self.attach(&directory, DIRECTORY)?;
+        for (controller, path) in groups {
+            rustix::fs::mkdirat(&directory, controller, Mode::from_raw_mode(0o755))
+                .map_err(failed(format!("making {DIRECTORY}/{controller}")))?;
+            let mount = clone_of(rustix::fs::CWD, &path.to_string_lossy(), false)?;
+            set_attributes(&mount, attributes, false).map_err(failed("protecting the control groups"))?;
+            self.attach(&mount, &format!("{DIRECTORY}/{controller}"))?;
+        }
+        set_attributes(&directory, attributes, false).map_err(failed("protecting the control groups"))
+    }
+
+    fn device_files(&mut self, request: &Request) -> Result<()> {
         let size = (64_u64 << 20).to_string();
-        let attributes = NOSUID | NODEV | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
+        let attributes = NOSUID | self.confining | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
         let dev = new_mount("tmpfs", &[("mode", "755"), ("size", &size)], attributes)?;
         self.attach(&dev, "/dev")?;
         for name in DEVICES {
             let host = clone_of(rustix::fs::CWD, &format!("/dev/{name}"), false)?;
             let target = create_file(dev.as_fd(), name, 0o666).map_err(failed(format!("making /dev/{name}")))?;
             attach_to(&host, target.as_fd()).map_err(failed(format!("binding /dev/{name}")))?;
+        }
+        if request.security == Security::Insecure {
+            self.all_devices(&dev)?;
         }
         for (target, name) in DEVICE_LINKS {
             rustix::fs::symlinkat(target, &dev, name).map_err(failed(format!("making /dev/{name}")))?;
@@ -135,15 +186,28 @@ impl Rootfs<'_> {
             rustix::fs::mkdirat(&dev, name, Mode::from_raw_mode(0o755))
                 .map_err(failed(format!("making /dev/{name}")))?;
         }
+        let shm_size = request.limits.shm_size.unwrap_or(SHM_SIZE).to_string();
         let no_exec = NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let mut options = vec![("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620")];
         if self.privileges != Privileges::SingleId {
             options.push(("gid", "5"));
         }
         self.attach(&new_mount("devpts", &options, no_exec)?, "/dev/pts")?;
-        let shm = new_mount("tmpfs", &[("mode", "1777"), ("size", &SHM_SIZE.to_string())], SAFE)?;
+        let shm = new_mount("tmpfs", &[("mode", "1777"), ("size", &shm_size)], SAFE)?;
         self.attach(&shm, "/dev/shm")?;
         self.attach(&new_mount("mqueue", &[], SAFE)?, "/dev/mqueue")
+    }
+
+    /// R1.10.4: those of the host that are there.
+    fn all_devices(&self, dev: &OwnedFd) -> Result<()> {
+        rustix::fs::mkdirat(dev, "net", Mode::from_raw_mode(0o755)).map_err(failed("making /dev/net"))?;
+        let loops = (0..8).map(|number| format!("loop{number}"));
+        for name in INSECURE_DEVICES.map(str::to_owned).into_iter().chain(loops) {
+            let Ok(host) = clone_of(rustix::fs::CWD, &format!("/dev/{name}"), false) else { continue };
+            let target = create_file(dev.as_fd(), &name, 0o600).map_err(failed(format!("making /dev/{name}")))?;
+            attach_to(&host, target.as_fd()).map_err(failed(format!("binding /dev/{name}")))?;
+        }
+        Ok(())
     }
 
     /// X1.39 to X1.45.
@@ -181,11 +245,11 @@ impl Rootfs<'_> {
                     let size = size.to_string();
                     let options: &[(&str, &str)] =
                         if size == "0" { &[("mode", "1777")] } else { &[("mode", "1777"), ("size", &size)] };
-                    (new_mount("tmpfs", options, NOSUID | NODEV)?, true)
+                    (new_mount("tmpfs", options, NOSUID | self.confining)?, true)
                 }
                 RequestSource::File { content, mode } => (files.file(content, *mode)?, false),
             };
-            let attributes = if mount.readonly { NODEV | READONLY } else { NODEV };
+            let attributes = if mount.readonly { self.confining | READONLY } else { self.confining };
             set_attributes(&source, attributes, true).map_err(failed(format!("protecting {target}")))?;
             self.attach_made(&source, target, is_directory)?;
         }
@@ -278,6 +342,13 @@ impl Rootfs<'_> {
         }
         self.make_target(&target, !as_file)
     }
+}
+
+/// Of the process's own root, when everything is in its place.
+pub(super) fn make_readonly() -> Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open("/", flags, Mode::empty()).map_err(failed("opening the root"))?;
+    set_attributes(&root, READONLY, false).map_err(failed("making the root read-only"))
 }
 
 /// Makes files to bind, in a file system that nothing but these mounts refers to.

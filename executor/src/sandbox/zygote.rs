@@ -1,5 +1,7 @@
 //! The zygote: starts sandboxes and waits for them, one thread, no memory worth speaking of.
 
+use super::cgroup::Group;
+use super::child::Failure;
 use super::protocol::{Reply, from_memory, receive, send_reply};
 use super::{Privileges, child};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -9,6 +11,8 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 struct Running {
     pidfd: OwnedFd,
     channel: OwnedFd,
+    /// Removed with the sandbox.
+    group: Option<Group>,
 }
 
 /// Serves requests until the program's end of `control` closes; then everything that runs is killed.
@@ -19,6 +23,7 @@ pub(super) fn serve(control: OwnedFd, privileges: Privileges) -> ! {
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
     let mut running: Vec<Running> = Vec::new();
+    let mut started = 0;
     loop {
         let mut polled = vec![PollFd::new(&control, PollFlags::IN)];
         for sandbox in &running {
@@ -41,11 +46,16 @@ pub(super) fn serve(control: OwnedFd, privileges: Privileges) -> ! {
         });
         if ready[0] {
             match receive(control.as_fd()) {
-                Ok(Some((_, descriptors))) => running.extend(start(descriptors, privileges)),
+                Ok(Some((_, descriptors))) => {
+                    started += 1;
+                    running.extend(start(descriptors, privileges, started));
+                }
                 Ok(None) | Err(_) => {
                     for sandbox in &running {
                         kill_and_reap(sandbox.pidfd.as_fd());
                     }
+                    // Their groups go with them.
+                    drop(running);
                     std::process::exit(0);
                 }
             }
@@ -71,22 +81,28 @@ fn heed(sandbox: &Running) -> bool {
     }
 }
 
-fn start(descriptors: Vec<OwnedFd>, privileges: Privileges) -> Option<Running> {
+fn start(descriptors: Vec<OwnedFd>, privileges: Privileges, number: u64) -> Option<Running> {
     let mut descriptors = descriptors.into_iter();
     let (memory, channel) = (descriptors.next()?, descriptors.next()?);
-    let failed = |step: &str, reason: String| {
-        send_reply(channel.as_fd(), &Reply::Failed { step: step.to_owned(), reason }, &[]);
+    let refuse = |Failure { step, reason }| {
+        send_reply(channel.as_fd(), &Reply::Refused { step, reason }, &[]);
         None
     };
     let request = match from_memory(memory) {
         Ok(request) => request,
-        Err(error) => return failed("reading the request", error.to_string()),
+        Err(error) => return refuse(Failure { step: "reading the request".into(), reason: error.to_string() }),
+    };
+    let resources = &request.limits.resources;
+    let name = format!("rbuild-{}-{number}", std::process::id());
+    let group = match resources.is_limited().then(|| Group::create(resources, &name)).transpose() {
+        Ok(group) => group,
+        Err(failure) => return refuse(failure),
     };
     let descriptors: Vec<OwnedFd> = descriptors.collect();
     match clone_into_namespaces(&request) {
-        Ok(Some(pidfd)) => Some(Running { pidfd, channel }),
-        Ok(None) => child::run(request, descriptors, channel, privileges),
-        Err(error) => failed("creating namespaces", error.to_string()),
+        Ok(Some(pidfd)) => Some(Running { pidfd, channel, group }),
+        Ok(None) => child::run(request, descriptors, channel, privileges, group.as_ref()),
+        Err(error) => refuse(Failure { step: "creating namespaces".into(), reason: error.to_string() }),
     }
 }
 
@@ -122,7 +138,8 @@ fn report_exit(sandbox: &Running) {
         },
         _ => 255,
     };
-    send_reply(sandbox.channel.as_fd(), &Reply::Exited(code), &[]);
+    let out_of_memory = sandbox.group.as_ref().is_some_and(Group::ran_out_of_memory);
+    send_reply(sandbox.channel.as_fd(), &Reply::Exited { code, out_of_memory }, &[]);
 }
 
 /// Process 1 of a namespace takes all others with it.

@@ -2,8 +2,10 @@
 
 use crate::commands::call::Call;
 use crate::error::{CliError, Result};
+use crate::limits::{self, LimitArgs};
 use clap::Args;
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(Args)]
 pub struct BuildArgs {
@@ -95,6 +97,14 @@ pub struct BuildArgs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true, hide_default_value = true)]
     pub check: bool,
 
+    /// End a RUN step that takes longer, such as 10m
+    #[arg(long, value_name = "DURATION", value_parser = limits::duration, help_heading = "Limits")]
+    pub timeout: Option<Duration>,
+
+    /// Of each RUN step
+    #[command(flatten)]
+    pub limits: LimitArgs,
+
     #[command(flatten)]
     pub compatibility: Compatibility,
 }
@@ -127,10 +137,6 @@ pub struct Compatibility {
     #[arg(long, hide = true)]
     annotation: Vec<String>,
     #[arg(long, hide = true)]
-    ulimit: Vec<String>,
-    #[arg(long, hide = true)]
-    shm_size: Option<String>,
-    #[arg(long, hide = true)]
     no_cache_filter: Vec<String>,
     #[arg(long, hide = true)]
     squash: bool,
@@ -158,8 +164,6 @@ impl BuildArgs {
             ("--allow", flags.allow.iter().any(|entitlement| entitlement != "network.host")),
             ("--attest", !flags.attest.is_empty()),
             ("--annotation", !flags.annotation.is_empty()),
-            ("--ulimit", !flags.ulimit.is_empty()),
-            ("--shm-size", flags.shm_size.is_some()),
             ("--no-cache-filter", !flags.no_cache_filter.is_empty()),
             ("--squash", flags.squash),
         ];

@@ -77,7 +77,7 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
             extra_hosts: extra_hosts.iter().map(|(_, name)| name.clone()).collect(),
             ..LowerOptions::default()
         },
-        worker: WorkerOptions { extra_hosts, proxies },
+        worker: WorkerOptions { extra_hosts, proxies, limits: args.limits.limits()?, timeout: args.timeout },
         outputs: outputs(args, &tags)?,
     })
 }

@@ -1,7 +1,7 @@
-//! System calls that the default profile allows (X1.73, X1.74, X1.79 for the default capabilities, X1.80).
+//! The table of the kernel's own architecture (X1.73, X1.74, X1.79, X1.80).
 
 /// On every architecture.
-pub(super) const ALLOWED: &[i64] = &[
+pub(in crate::sandbox) const ALLOWED: &[i64] = &[
     libc::SYS_accept,
     libc::SYS_accept4,
     libc::SYS_adjtimex,
@@ -10,7 +10,6 @@ pub(super) const ALLOWED: &[i64] = &[
     libc::SYS_capget,
     libc::SYS_capset,
     libc::SYS_chdir,
-    libc::SYS_chroot,
     libc::SYS_clock_adjtime,
     libc::SYS_clock_getres,
     libc::SYS_clock_gettime,
@@ -253,7 +252,7 @@ pub(super) const ALLOWED: &[i64] = &[
 
 /// Those of the architecture: mostly older forms of the calls above.
 #[cfg(target_arch = "x86_64")]
-pub(super) const ALLOWED_HERE: &[i64] = &[
+pub(in crate::sandbox) const ALLOWED_HERE: &[i64] = &[
     libc::SYS_access,
     libc::SYS_alarm,
     libc::SYS_arch_prctl,
@@ -305,7 +304,7 @@ pub(super) const ALLOWED_HERE: &[i64] = &[
 ];
 
 #[cfg(target_arch = "aarch64")]
-pub(super) const ALLOWED_HERE: &[i64] = &[];
+pub(in crate::sandbox) const ALLOWED_HERE: &[i64] = &[];
 
 #[cfg(target_arch = "x86_64")]
 const UPROBE_RETURN: i64 = 335;
@@ -313,7 +312,7 @@ const UPROBE_RETURN: i64 = 335;
 const IO_PGETEVENTS: i64 = 333;
 
 /// Calls that are too new for the C library's list. Since number 424 they are the same everywhere.
-pub(super) const ALLOWED_NEW: &[i64] = &[
+pub(in crate::sandbox) const ALLOWED_NEW: &[i64] = &[
     451, /* cachestat */
     452, /* fchmodat2 */
     453, /* map_shadow_stack */
@@ -326,4 +325,50 @@ pub(super) const ALLOWED_NEW: &[i64] = &[
     464, /* getxattrat */
     465, /* listxattrat */
     466, /* removexattrat */
+];
+
+/// Calls that come with a capability (R1.8.9).
+pub(in crate::sandbox) const GATED: &[(&str, &[i64])] = &[
+    ("DAC_READ_SEARCH", &[libc::SYS_open_by_handle_at]),
+    (
+        "SYS_ADMIN",
+        &[
+            libc::SYS_bpf,
+            libc::SYS_fanotify_init,
+            libc::SYS_fsconfig,
+            libc::SYS_fsmount,
+            libc::SYS_fsopen,
+            libc::SYS_fspick,
+            libc::SYS_lookup_dcookie,
+            libc::SYS_mount,
+            libc::SYS_mount_setattr,
+            libc::SYS_move_mount,
+            libc::SYS_open_tree,
+            libc::SYS_perf_event_open,
+            libc::SYS_quotactl,
+            libc::SYS_quotactl_fd,
+            libc::SYS_setdomainname,
+            libc::SYS_sethostname,
+            libc::SYS_setns,
+            libc::SYS_syslog,
+            libc::SYS_umount2,
+            libc::SYS_unshare,
+        ],
+    ),
+    ("SYS_BOOT", &[libc::SYS_reboot]),
+    ("SYS_CHROOT", &[libc::SYS_chroot]),
+    ("SYS_MODULE", &[libc::SYS_delete_module, libc::SYS_init_module, libc::SYS_finit_module]),
+    ("SYS_PACCT", &[libc::SYS_acct]),
+    ("SYS_PTRACE", &[libc::SYS_kcmp, libc::SYS_pidfd_getfd, libc::SYS_process_madvise]),
+    ("SYS_TIME", &[libc::SYS_settimeofday, libc::SYS_clock_settime]),
+    ("SYS_TTY_CONFIG", &[libc::SYS_vhangup]),
+    (
+        "SYS_NICE",
+        &[libc::SYS_get_mempolicy, libc::SYS_mbind, libc::SYS_set_mempolicy, 450 /* set_mempolicy_home_node */],
+    ),
+    ("SYSLOG", &[libc::SYS_syslog]),
+    ("BPF", &[libc::SYS_bpf]),
+    ("PERFMON", &[libc::SYS_perf_event_open]),
+    #[cfg(target_arch = "x86_64")]
+    ("SYS_RAWIO", &[libc::SYS_iopl, libc::SYS_ioperm]),
 ];
