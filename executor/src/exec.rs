@@ -45,6 +45,12 @@ impl LocalWorker {
         };
         let Prepared { draft, container, held } = prepared;
         let mut process = self.launcher.launch(container, Stdio::Pipes)?;
+        let lower = {
+            let (snapshots, below) = (self.snapshots.clone(), below.clone());
+            blocking(move || snapshots.lower(&below))
+        };
+        // Made while the command runs.
+        let lower = tokio::spawn(lower);
         let Some(exit) = within(self.options.timeout, wait(&mut process, task)).await.transpose()? else {
             // Dropping the process ends it, and all that it started.
             let timeout = self.options.timeout.unwrap_or_default();
@@ -60,9 +66,10 @@ impl LocalWorker {
             return Err(Error::Process { command: shown(&exec.args), code });
         }
         let (snapshots, adopt) = (self.snapshots.clone(), task.adopt);
+        let lower = lower.await.map_err(|gone| Error::ThreadGone(gone.to_string()))??;
         let stack = blocking(move || {
             stubs::remove(draft.root.as_fd(), &exit.stubs);
-            snapshots.commit(draft, adopt)
+            snapshots.commit_over(draft, lower, adopt, None)
         })
         .await?;
         Ok(Value::Files(Arc::new(stack)))

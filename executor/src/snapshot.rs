@@ -163,11 +163,24 @@ impl Snapshots {
     /// With `adopt`, an earlier layer over equal content that has the same content stands in for the new one, so that
     /// everything after it stays cached and the image's digest stays the same.
     pub fn commit(&self, draft: Draft, adopt: bool) -> Result<Stack> {
-        self.commit_knowing(draft, adopt, None)
+        let lower = self.lower(&draft.below)?;
+        self.commit_over(draft, lower, adopt, None)
     }
 
     /// The same. `copied_into` is a directory whose files' digests the draft has with it.
     pub fn commit_knowing(&self, draft: Draft, adopt: bool, copied_into: Option<&[u8]>) -> Result<Stack> {
+        let lower = self.lower(&draft.below)?;
+        self.commit_over(draft, lower, adopt, copied_into)
+    }
+
+    /// The same, with the view of what is below, so that it can be made while something else is waited for.
+    pub fn commit_over(
+        &self,
+        draft: Draft,
+        lower: Option<OwnedFd>,
+        adopt: bool,
+        copied_into: Option<&[u8]>,
+    ) -> Result<Stack> {
         let Draft { attempt, below, root, started } = draft;
         let book = copied_into.and_then(|begins| LayerBook::open(&attempt.digests(), begins.to_vec()));
         let known = |path: &[u8]| book.as_ref()?.digest(path);
@@ -175,7 +188,6 @@ impl Snapshots {
         // The overlay must be gone before its upper directory becomes a lower one.
         drop(root);
         let upper = mount::open_directory(attempt.upper())?;
-        let lower = self.lower(&below)?;
         let mut size = 0;
         let changes = oci::layer::diff(upper.as_fd(), lower.as_ref().map(AsFd::as_fd), &is_single)?;
         let changes = changes.inspect(|change| {
@@ -228,7 +240,8 @@ impl Snapshots {
         Ok(())
     }
 
-    fn lower(&self, below: &Stack) -> Result<Option<OwnedFd>> {
+    /// The view of what is below a draft, if there is anything.
+    pub fn lower(&self, below: &Stack) -> Result<Option<OwnedFd>> {
         if below.layers().is_empty() { Ok(None) } else { self.view(&below.ids()).map(Some) }
     }
 

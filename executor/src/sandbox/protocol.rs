@@ -148,8 +148,8 @@ pub(super) fn receive(socket: BorrowedFd) -> rustix::io::Result<Option<(Vec<u8>,
 pub(super) fn to_memory(request: &Request) -> io::Result<OwnedFd> {
     let memory = rustix::fs::memfd_create("rbuild-request", rustix::fs::MemfdFlags::CLOEXEC)?;
     let mut file = std::fs::File::from(memory);
-    serde_json::to_writer(&mut file, request)?;
-    file.flush()?;
+    // In one call: the file is not buffered.
+    file.write_all(&serde_json::to_vec(request)?)?;
     Ok(file.into())
 }
 
