@@ -20,6 +20,8 @@ pub enum Error {
     #[error("process \"{command}\" did not complete successfully: {source}")]
     User { command: String, source: UserError },
     #[error(transparent)]
+    Device(#[from] crate::cdi::DeviceError),
+    #[error(transparent)]
     Sandbox(#[from] crate::sandbox::SandboxError),
     #[error(transparent)]
     File(#[from] crate::fileop::Error),

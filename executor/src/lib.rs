@@ -4,6 +4,7 @@
 //! RUN step goes through [`exec`] and the [`sandbox`]; COPY, ADD and WORKDIR through [`mod@file`] and [`fileop`]; base images come by way of
 //! [`source::image`]; what a step wrote becomes a layer in [`snapshot`]. When all is done, [`export`] makes an image of the result.
 
+pub mod cdi;
 mod copies;
 pub mod error;
 mod exec;

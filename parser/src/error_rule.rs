@@ -28,6 +28,8 @@ error_rules! {
     InstructionBeforeFrom,
     /// The options of a `# check=` directive or of its build arg.
     InvalidCheckOptions,
+    /// An option of `RUN --device`.
+    InvalidDevice,
     /// A parser directive that stands twice, or has a wrong value.
     InvalidDirective,
     /// `SOURCE_DATE_EPOCH` is no number of seconds.

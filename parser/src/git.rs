@@ -1,5 +1,7 @@
 //! Git repositories as sources of ADD and as build contexts: `https://host/repo.git?tag=v1#ref:subdir` (D18.40 to D18.43).
 
+use crate::boolean::boolean;
+
 /// A repository, and what is wanted of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GitReference {
@@ -140,15 +142,6 @@ fn agree(key: &'static str, have: &mut String, value: &str) -> Result<(), GitRef
 
 fn qualified(prefix: &str, name: &str) -> String {
     if name.starts_with(prefix) { name.to_owned() } else { format!("{prefix}{name}") }
-}
-
-/// Values that Go's `strconv.ParseBool` takes.
-fn boolean(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
-        _ => None,
-    }
 }
 
 fn clean(subdir: &str) -> String {

@@ -15,7 +15,9 @@
 
 pub mod ast;
 pub mod chmod;
+mod boolean;
 mod description;
+pub mod device;
 pub mod diagnostic;
 mod directive;
 mod duration;

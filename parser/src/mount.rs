@@ -1,6 +1,6 @@
 //! `RUN --mount` (D17): one CSV record of options, evaluated from left to right.
 
-mod csv;
+pub(crate) mod csv;
 mod size;
 
 use crate::ast::Word;
@@ -384,11 +384,8 @@ fn choose<T: Copy>(known: &[(&str, T)], value: &str) -> Result<T, Option<String>
 }
 
 fn boolean(key: &str, value: &str) -> Result<bool, MountError> {
-    match value {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(MountError::Value { key: key.to_owned(), value: value.to_owned() }),
-    }
+    crate::boolean::boolean(value)
+        .ok_or_else(|| MountError::Value { key: key.to_owned(), value: value.to_owned() })
 }
 
 fn number(key: &'static str, value: &str, radix: u32) -> Result<u32, MountError> {

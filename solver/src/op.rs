@@ -70,8 +70,17 @@ pub struct Exec {
     pub insecure: bool,
     pub platform: Platform,
     pub mounts: Vec<Mount>,
+    pub devices: Vec<Device>,
     /// Names of `--add-host`; their addresses are not part of the result (X1.40).
     pub extra_hosts: Vec<String>,
+}
+
+/// A device of the Container Device Interface (`RUN --device`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    pub name: String,
+    /// Without it the process does not run.
+    pub required: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]

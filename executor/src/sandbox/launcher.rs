@@ -63,6 +63,8 @@ pub enum MountSource {
         content: String,
         mode: u32,
     },
+    /// A device file of the host, which may be used as one.
+    Device(OwnedFd),
 }
 
 /// Where a sandbox's output goes.
@@ -128,6 +130,10 @@ impl Launcher {
                 MountSource::Detached { mount, is_directory } => {
                     sources.push(mount);
                     RequestSource::Detached { is_directory }
+                }
+                MountSource::Device(device) => {
+                    sources.push(device);
+                    RequestSource::Device
                 }
                 MountSource::Tmpfs { size } => RequestSource::Tmpfs { size },
                 MountSource::File { content, mode } => RequestSource::File { content, mode },

@@ -78,6 +78,8 @@ pub(super) enum RequestSource {
     Detached {
         is_directory: bool,
     },
+    /// The next descriptor.
+    Device,
     /// Bytes, 0 for the kernel's default.
     Tmpfs {
         size: u64,

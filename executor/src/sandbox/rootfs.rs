@@ -233,14 +233,17 @@ impl Rootfs<'_> {
     ) -> Result<()> {
         for mount in &request.mounts {
             let target = &mount.target;
+            let mut next = || {
+                let reason = "its descriptor is missing".to_owned();
+                sources.next().ok_or_else(|| Failure { step: format!("mounting {target}"), reason })
+            };
+            let mut confining = self.confining;
             let (source, is_directory) = match &mount.source {
-                RequestSource::Detached { is_directory } => match sources.next() {
-                    Some(source) => (source, *is_directory),
-                    None => {
-                        let reason = "its descriptor is missing".to_owned();
-                        return Err(Failure { step: format!("mounting {target}"), reason });
-                    }
-                },
+                RequestSource::Detached { is_directory } => (next()?, *is_directory),
+                RequestSource::Device => {
+                    confining = NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+                    (next()?, false)
+                }
                 RequestSource::Tmpfs { size } => {
                     let size = size.to_string();
                     let options: &[(&str, &str)] =
@@ -249,7 +252,7 @@ impl Rootfs<'_> {
                 }
                 RequestSource::File { content, mode } => (files.file(content, *mode)?, false),
             };
-            let attributes = if mount.readonly { self.confining | READONLY } else { self.confining };
+            let attributes = if mount.readonly { confining | READONLY } else { confining };
             set_attributes(&source, attributes, true).map_err(failed(format!("protecting {target}")))?;
             self.attach_made(&source, target, is_directory)?;
         }

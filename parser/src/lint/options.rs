@@ -1,5 +1,6 @@
 //! Which checks count (D21.2 to D21.5): `skip=...;experimental=...;error=true`.
 
+use crate::boolean::boolean;
 use crate::quote::quoted;
 
 /// The options of a `# check=` directive or of `BUILDKIT_DOCKERFILE_CHECK`.
@@ -43,11 +44,9 @@ impl CheckOptions {
                 "skip" => options.skip.add(value),
                 "experimental" => options.experimental.add(value),
                 "error" => {
-                    options.error = match value.trim() {
-                        "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
-                        "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-                        value => return Err(format!("failed to parse check option error={value}")),
-                    }
+                    let value = value.trim();
+                    options.error =
+                        boolean(value).ok_or_else(|| format!("failed to parse check option error={value}"))?;
                 }
                 _ => return Err(format!("invalid check option {}", quoted(key))),
             }

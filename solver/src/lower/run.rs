@@ -4,7 +4,7 @@ use super::stage::{Place, StageState, shell_or_exec};
 use super::stages::{Image, Origin};
 use super::{Lowering, Result, history, lint, problem};
 use crate::graph::VertexId;
-use crate::op::{CacheSharing, Exec, Input, Mount, MountKind, Network, Op};
+use crate::op::{CacheSharing, Device, Exec, Input, Mount, MountKind, Network, Op};
 use crate::outline::{Cache, Credential};
 use parser::ErrorRule;
 use parser::RunForm;
@@ -44,9 +44,11 @@ impl Lowering<'_> {
             }
         };
         mounts.sort_by(|a, b| a.target.cmp(&b.target));
-        if !run.devices.is_empty() {
-            self.unsupported("RUN --device", place.span)?;
-        }
+        let devices = run.devices.iter().map(|flag| {
+            let parser::device::Device { name, required } = parser::device::Device::parse(flag)?;
+            Ok(Device { name, required })
+        });
+        let devices = devices.collect::<Result<_>>()?;
         let args = shell_or_exec(&command, &state.config);
         let mut env = state.environment.to_list();
         if state.environment.get("PATH").is_none() {
@@ -61,6 +63,7 @@ impl Lowering<'_> {
             insecure: insecure(run, place.span)?,
             platform: place.stage().platform.clone(),
             mounts,
+            devices,
             extra_hosts: self.options.extra_hosts.clone(),
             args: args.clone(),
         };
