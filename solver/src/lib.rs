@@ -12,6 +12,7 @@
 //!    the others, as wide as the graph allows, reporting [`Event`](event::Event)s.
 
 pub mod check;
+pub mod entitlements;
 pub mod event;
 pub mod graph;
 pub mod key;

@@ -85,7 +85,7 @@ pub struct Device {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Network {
-    /// What the build was given: the host's network, for now.
+    /// What the builder gives: an isolated network or the host's, which is no part of the key (R1.9.1, R1.9.6).
     #[default]
     Default,
     None,

@@ -2,8 +2,8 @@
 
 use oci::image::{History, ImageConfig};
 use oci::{Digest, Platform, Reference};
-use solver::lower::{ImageResolver, LowerOptions, Plan, ResolvedImage, lower};
-use solver::op::{Exec, FileAction, Op};
+use solver::lower::{ImageResolver, LowerOptions, Plan, Purpose, ResolvedImage, lower};
+use solver::op::{Exec, FileAction, Network, Op};
 
 /// `base` has an environment, a command and a trigger or two; `plain` has a PATH only.
 struct Images;
@@ -173,6 +173,7 @@ async fn stages_are_found_by_the_rules_of_each_place() {
         ),
         ("D17.9", "FROM plain\nRUN --mount=target=/ x", "invalid mount target \"/\""),
         ("X1.92", "FROM plain\nRUN --security=insecure x", "security.insecure is not allowed"),
+        ("X1.89", "FROM plain\nRUN --network=host x", "network.host is not allowed"),
     ] {
         if message.is_empty() {
             // The stage that asks is not the target: nothing is wrong with the build.
@@ -193,6 +194,24 @@ async fn stages_are_found_by_the_rules_of_each_place() {
     assert!(plan_with("FROM plain AS base\nFROM plain", &target).await.is_ok(), "E73");
     let position = LowerOptions { target: Some("0".into()), ..Default::default() };
     assert!(plan_with("FROM plain AS base\nFROM plain", &position).await.is_err(), "E74");
+}
+
+#[tokio::test]
+async fn entitlements_allow_what_they_name() {
+    let mut options = LowerOptions::default();
+    options.entitlements.allow("network.host").unwrap();
+    let host = plan_with("FROM plain\nRUN --network=host x", &options).await.unwrap();
+    assert_eq!(execs(&host)[0].network, Network::Host, "R1.9.3");
+    let insecure = "FROM plain\nRUN --security=insecure x";
+    assert!(plan_with(insecure, &options).await.is_err(), "R1.10.2");
+    options.entitlements.allow("security.insecure").unwrap();
+    assert!(execs(&plan_with(insecure, &options).await.unwrap())[0].insecure);
+    // The build's mode needs the entitlement as well; the flag brings it along.
+    let all = LowerOptions { network: Network::Host, ..Default::default() };
+    assert!(plan_with("FROM plain\nRUN x", &all).await.is_err());
+    assert!(plan_with("FROM plain\nRUN --network=none x", &all).await.is_ok(), "R1.9.4");
+    let check = LowerOptions { purpose: Purpose::Check, ..Default::default() };
+    assert!(plan_with(insecure, &check).await.is_ok(), "a check runs nothing");
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ mod stage;
 mod stages;
 mod transfer;
 
+use crate::entitlements::Entitlements;
 use crate::graph::{Graph, VertexId};
 use crate::op::{Network, Op, Source};
 use crate::outline::{Outline, Parameters};
@@ -68,6 +69,8 @@ pub struct LowerOptions {
     pub platform: Option<Platform>,
     /// `--network`.
     pub network: Network,
+    /// `--allow`.
+    pub entitlements: Entitlements,
     /// The names of `--add-host`.
     pub extra_hosts: Vec<String>,
     /// What the context leaves out, for the check of it.

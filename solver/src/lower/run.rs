@@ -2,7 +2,7 @@
 
 use super::stage::{Place, StageState, shell_or_exec};
 use super::stages::{Image, Origin};
-use super::{Lowering, Result, history, lint, problem};
+use super::{Lowering, Purpose, Result, history, lint, problem};
 use crate::graph::VertexId;
 use crate::op::{CacheSharing, Device, Exec, Input, Mount, MountKind, Network, Op};
 use crate::outline::{Cache, Credential};
@@ -60,7 +60,7 @@ impl Lowering<'_> {
             user: state.config.config.user.clone(),
             hostname: self.options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME").cloned(),
             network: self.network(run, place.span)?,
-            insecure: insecure(run, place.span)?,
+            insecure: self.insecure(run, place.span)?,
             platform: place.stage().platform.clone(),
             mounts,
             devices,
@@ -177,25 +177,35 @@ impl Lowering<'_> {
         Ok(self.image_files(image, name, span))
     }
 
-    /// D15.6: the step's own mode, else the build's. The host's network is an entitlement of its own.
+    /// D15.6: the step's own mode, else the build's.
     fn network(&self, run: &Run, span: Span) -> Result<Network> {
-        match run.network {
-            Some(RunNetwork::None) => Ok(Network::None),
-            Some(RunNetwork::Host) if self.options.network != Network::Host => Err(problem(
-                ErrorRule::NotAllowed,
-                "network.host is not allowed: give the build --network=host to allow it",
-                span,
-            )),
-            Some(RunNetwork::Host) => Ok(Network::Host),
-            Some(RunNetwork::Default) | None => Ok(self.options.network),
+        let network = match run.network {
+            Some(RunNetwork::None) => Network::None,
+            Some(RunNetwork::Host) => Network::Host,
+            Some(RunNetwork::Default) | None => self.options.network,
+        };
+        if network == Network::Host {
+            self.require(self.options.entitlements.network_host, "network.host", span)?;
         }
+        Ok(network)
     }
-}
 
-fn insecure(run: &Run, span: Span) -> Result<bool> {
-    match run.security {
-        Some(RunSecurity::Insecure) => Err(problem(ErrorRule::NotAllowed, "security.insecure is not allowed", span)),
-        Some(RunSecurity::Sandbox) | None => Ok(false),
+    fn insecure(&self, run: &Run, span: Span) -> Result<bool> {
+        let insecure = run.security == Some(RunSecurity::Insecure);
+        if insecure {
+            self.require(self.options.entitlements.security_insecure, "security.insecure", span)?;
+        }
+        Ok(insecure)
+    }
+
+    /// R1.10.2, in BuildKit's words. Only a build needs the entitlement.
+    fn require(&self, is_allowed: bool, name: &str, span: Span) -> Result<()> {
+        if is_allowed || self.options.purpose != Purpose::Build {
+            return Ok(());
+        }
+        let mut error = problem(ErrorRule::NotAllowed, format!("{name} is not allowed"), span);
+        error.notes.push(format!("give the build --allow {name} to allow it"));
+        Err(error)
     }
 }
 

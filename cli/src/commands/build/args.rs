@@ -77,6 +77,10 @@ pub struct BuildArgs {
     #[arg(long, value_name = "MODE")]
     pub network: Option<String>,
 
+    /// Let RUN steps do more than the sandbox does: network.host, security.insecure, device[=NAME]; with commas between them, or repeated
+    #[arg(long, value_name = "ENTITLEMENT")]
+    pub allow: Vec<String>,
+
     /// A context by name, in place of a stage or an image of that name: a directory, docker-image://, oci-layout://, target:, https:// or git
     #[arg(long = "build-context", value_name = "NAME=VALUE")]
     pub build_contexts: Vec<String>,
@@ -131,8 +135,6 @@ pub struct Compatibility {
     #[arg(long, hide = true)]
     cache_from: Vec<String>,
     #[arg(long, hide = true)]
-    allow: Vec<String>,
-    #[arg(long, hide = true)]
     attest: Vec<String>,
     #[arg(long, hide = true)]
     annotation: Vec<String>,
@@ -161,7 +163,6 @@ impl BuildArgs {
             ("--secret", !flags.secret.is_empty()),
             ("--cache-to", !flags.cache_to.is_empty()),
             ("--cache-from", !flags.cache_from.is_empty()),
-            ("--allow", flags.allow.iter().any(|entitlement| entitlement != "network.host")),
             ("--attest", !flags.attest.is_empty()),
             ("--annotation", !flags.annotation.is_empty()),
             ("--no-cache-filter", !flags.no_cache_filter.is_empty()),

@@ -10,6 +10,7 @@ use crate::progress::Mode;
 use executor::source::git::SshAgent;
 use executor::worker::WorkerOptions;
 use rustix::termios::isatty;
+use solver::entitlements::Entitlements;
 use solver::lower::{LowerOptions, NamedContext};
 use solver::op::Network;
 use std::collections::BTreeMap;
@@ -51,6 +52,12 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
             return Err(CliError::Usage(format!("invalid network mode {other:?}{hint}")));
         }
     };
+    let mut entitlements = Entitlements::default();
+    for text in &args.allow {
+        entitlements.allow(text).map_err(|error| CliError::Usage(format!("invalid --allow: {error}")))?;
+    }
+    // The user asked for it already (R1.9.3).
+    entitlements.network_host |= network == Network::Host;
     let extra_hosts = add_hosts(&args.add_hosts)?;
     let is_proxy = |name: &str| {
         ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"].contains(&name.to_uppercase().as_str())
@@ -74,6 +81,7 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
             labels: labels(&args.labels)?,
             platform,
             network,
+            entitlements,
             extra_hosts: extra_hosts.iter().map(|(_, name)| name.clone()).collect(),
             ..LowerOptions::default()
         },
