@@ -173,7 +173,9 @@ impl Registry {
             _ => all.clone().filter(|(device, _)| *device == wanted).collect(),
         };
         match found.is_empty() {
-            true => all.filter(|(_, device)| device.annotations.get(CLASS).is_some_and(|class| class == wanted)).collect(),
+            true => {
+                all.filter(|(_, device)| device.annotations.get(CLASS).is_some_and(|class| class == wanted)).collect()
+            }
             false => found,
         }
     }
@@ -260,7 +262,8 @@ devices:
 
     #[test]
     fn json_and_files_that_make_no_sense() {
-        let json = r#"{"cdiVersion": "0.5.0", "kind": "a/b", "devices": [{"name": "c", "containerEdits": {"env": ["X=1"]}}]}"#;
+        let json =
+            r#"{"cdiVersion": "0.5.0", "kind": "a/b", "devices": [{"name": "c", "containerEdits": {"env": ["X=1"]}}]}"#;
         let (_directory, found) = registry(&[("a.json", json), ("notes.txt", "no")]).unwrap();
         assert_eq!(env(&found.find("a/b=c", true, |_| true).unwrap()), 1);
         let error = registry(&[("bad.json", "{\"kind\": \"a/b\"")]).unwrap_err().to_string();

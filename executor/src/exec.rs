@@ -1,5 +1,6 @@
 //! Runs an `Exec` op: a process in a sandbox over its first input, and what it wrote as a layer.
 
+use crate::cdi::{self, Edits};
 use crate::error::{Error, Result, blocking};
 use crate::fileop::{self, Account, CopyRequest, Owner, Plain, SourceTree};
 use crate::mount;
@@ -12,11 +13,13 @@ use crate::value::{Stack, Value};
 use crate::worker::LocalWorker;
 use cache::{CacheMountLease, Sharing};
 use rustix::fs::{FileType, Mode};
+use solver::event::EventSink;
 use solver::key::ContentId;
 use solver::op::{self, CacheSharing, Exec, Input, MountKind};
 use solver::schedule::OpTask;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +44,8 @@ impl LocalWorker {
         let prepared = {
             let (this, exec, inputs, below) = (self.clone(), exec.clone(), task.inputs.to_vec(), below.clone());
             let contributions = task.contributions.to_vec();
-            blocking(move || this.prepare(&exec, &inputs, &contributions, &below)).await?
+            let (vertex, events) = (task.vertex.clone(), task.events.clone());
+            blocking(move || this.prepare(&exec, &inputs, &contributions, &below, &vertex, &events)).await?
         };
         let Prepared { draft, container, held } = prepared;
         let mut process = self.launcher.launch(container, Stdio::Pipes)?;
@@ -75,9 +79,17 @@ impl LocalWorker {
         Ok(Value::Files(Arc::new(stack)))
     }
 
-    fn prepare(&self, exec: &Exec, inputs: &[Value], contributions: &[ContentId], below: &Stack) -> Result<Prepared> {
+    fn prepare(
+        &self,
+        exec: &Exec,
+        inputs: &[Value],
+        contributions: &[ContentId],
+        below: &Stack,
+        vertex: &str,
+        events: &EventSink,
+    ) -> Result<Prepared> {
         let draft = self.snapshots.draft(below)?;
-        let identity = users::process_identity(draft.root.as_fd(), &exec.user)
+        let mut identity = users::process_identity(draft.root.as_fd(), &exec.user)
             .map_err(|source: UserError| Error::User { command: shown(&exec.args), source })?;
         let mut held = Held::default();
         let mut mounts = Vec::with_capacity(exec.mounts.len());
@@ -89,6 +101,16 @@ impl LocalWorker {
             });
         }
         crate::copies::check(&held.digests, contributions)?;
+        let mut env = self.environment(exec, &identity);
+        for edits in self.devices(exec)? {
+            for hook in edits.hooks() {
+                let text = format!("warning: a device of this step has a hook, {hook}, which is not run\n");
+                output::note(vertex, text, events);
+            }
+            identity.groups.extend(&edits.additional_gids);
+            mounts.extend(device_mounts(&edits)?);
+            env.extend(edits.env);
+        }
         let root = rustix::io::fcntl_dupfd_cloexec(&draft.root, 0).map_err(|errno| mount::MountError::Mount {
             what: "the root".into(),
             source: errno.into(),
@@ -98,7 +120,7 @@ impl LocalWorker {
         let container = Container {
             root,
             args: exec.args.clone(),
-            env: self.environment(exec, &identity),
+            env,
             cwd: exec.cwd.clone(),
             user: identity,
             hostname: exec.hostname.clone().unwrap_or_else(|| HOST_NAME.to_owned()),
@@ -128,6 +150,18 @@ impl LocalWorker {
             env.push(format!("{}={value}", name.to_lowercase()));
         }
         env
+    }
+
+    /// What the step's devices bring.
+    fn devices(&self, exec: &Exec) -> Result<Vec<Edits>> {
+        if exec.devices.is_empty() {
+            return Ok(Vec::new());
+        }
+        let registry = cdi::Registry::load()?;
+        let allowed = |name: &str| self.options.devices.allow(name);
+        let found = exec.devices.iter().map(|device| registry.find(&device.name, device.required, allowed));
+        let found = found.collect::<std::result::Result<Vec<_>, _>>()?;
+        Ok(found.into_iter().flatten().collect())
     }
 
     fn mount_source(&self, mount: &op::Mount, inputs: &[Value], held: &mut Held) -> Result<MountSource> {
@@ -247,6 +281,20 @@ struct Prepared {
     draft: Draft,
     container: Container,
     held: Held,
+}
+
+fn device_mounts(edits: &Edits) -> Result<Vec<ContainerMount>> {
+    let host = mount::open_directory(Path::new("/"))?;
+    let mut mounts = Vec::new();
+    for node in &edits.device_nodes {
+        let source = MountSource::Device(mount::bind(host.as_fd(), node.host_path())?);
+        mounts.push(ContainerMount { target: node.path.clone(), readonly: false, source });
+    }
+    for bind in &edits.mounts {
+        let source = detached(mount::bind(host.as_fd(), &bind.host_path)?)?;
+        mounts.push(ContainerMount { target: bind.container_path.clone(), readonly: bind.is_readonly(), source });
+    }
+    Ok(mounts)
 }
 
 fn detached(mount: OwnedFd) -> Result<MountSource> {

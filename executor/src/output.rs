@@ -16,6 +16,11 @@ pub(crate) async fn forward(stdout: Option<OwnedFd>, stderr: Option<OwnedFd>, ve
     futures_util::future::join(one(stdout, Stream::Stdout), one(stderr, Stream::Stderr)).await;
 }
 
+/// A line of rbuild's own in a step's output.
+pub(crate) fn note(vertex: &str, text: String, events: &EventSink) {
+    Log { stream: Stream::Stderr, vertex: vertex.to_owned(), events: events.clone() }.send(text.into_bytes());
+}
+
 struct Log {
     stream: Stream,
     vertex: String,

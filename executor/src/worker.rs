@@ -11,6 +11,7 @@ use crate::source::http::Urls;
 use crate::source::image::Images;
 use crate::value::{Stack, Value};
 use cache::Store;
+use solver::entitlements::Devices;
 use solver::key::ContentId;
 use solver::op::{Op, Selection, Source};
 use solver::schedule::{InputTask, OpTask, Worker, selections_id};
@@ -26,6 +27,8 @@ pub struct WorkerOptions {
     pub extra_hosts: Vec<(String, String)>,
     /// Proxy variables, by name in any case.
     pub proxies: BTreeMap<String, String>,
+    /// Those that `--allow device` lets steps use.
+    pub devices: Devices,
     /// Of each step.
     pub limits: Limits,
     /// How long one step may run.

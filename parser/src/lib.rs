@@ -14,8 +14,8 @@
 //! The language is BuildKit's. Rules are cited as clauses of the project's specification: D5.24.
 
 pub mod ast;
-pub mod chmod;
 mod boolean;
+pub mod chmod;
 mod description;
 pub mod device;
 pub mod diagnostic;

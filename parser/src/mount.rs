@@ -384,8 +384,7 @@ fn choose<T: Copy>(known: &[(&str, T)], value: &str) -> Result<T, Option<String>
 }
 
 fn boolean(key: &str, value: &str) -> Result<bool, MountError> {
-    crate::boolean::boolean(value)
-        .ok_or_else(|| MountError::Value { key: key.to_owned(), value: value.to_owned() })
+    crate::boolean::boolean(value).ok_or_else(|| MountError::Value { key: key.to_owned(), value: value.to_owned() })
 }
 
 fn number(key: &'static str, value: &str, radix: u32) -> Result<u32, MountError> {

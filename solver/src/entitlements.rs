@@ -22,9 +22,15 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// The device that `name` stands for, if it is allowed.
-    pub fn find<'a>(&'a self, name: &'a str) -> Option<&'a str> {
-        self.named.get(name).map(String::as_str).or(self.all.then_some(name))
+    /// The device that `name` in a Dockerfile stands for.
+    pub fn resolve<'a>(&'a self, name: &'a str) -> &'a str {
+        self.named.get(name).map_or(name, String::as_str)
+    }
+
+    /// Whether the device of this qualified name (`vendor/class=name`) may be used; a class stands for all of it.
+    pub fn allow(&self, qualified: &str) -> bool {
+        let class = qualified.split_once('=').map_or(qualified, |(class, _)| class);
+        self.all || self.named.values().any(|known| known == qualified || known == class)
     }
 }
 
@@ -79,10 +85,11 @@ mod tests {
         let both = allowed("network.host,security.insecure").unwrap();
         assert!(both.network_host && both.security_insecure && !both.device.all);
         let devices = allowed("device=vendor.com/gpu=0,alias=gpu,device=other").unwrap().device;
-        assert_eq!(devices.find("gpu"), Some("vendor.com/gpu=0"));
-        assert_eq!(devices.find("other"), Some("other"));
-        assert_eq!(devices.find("vendor.com/gpu=0"), None);
-        assert_eq!(allowed("device").unwrap().device.find("any"), Some("any"));
+        assert_eq!(devices.resolve("gpu"), "vendor.com/gpu=0");
+        assert_eq!(devices.resolve("other"), "other");
+        assert!(devices.allow("vendor.com/gpu=0") && !devices.allow("vendor.com/gpu=1"));
+        assert!(allowed("device").unwrap().device.allow("any/thing=0"));
+        assert!(allowed("device=vendor.com/gpu").unwrap().device.allow("vendor.com/gpu=1"), "a class");
         assert_eq!(allowed(""), Ok(Entitlements::default()));
     }
 

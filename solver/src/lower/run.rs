@@ -46,7 +46,7 @@ impl Lowering<'_> {
         mounts.sort_by(|a, b| a.target.cmp(&b.target));
         let devices = run.devices.iter().map(|flag| {
             let parser::device::Device { name, required } = parser::device::Device::parse(flag)?;
-            Ok(Device { name, required })
+            Ok(Device { name: self.options.entitlements.device.resolve(&name).to_owned(), required })
         });
         let devices = devices.collect::<Result<_>>()?;
         let args = shell_or_exec(&command, &state.config);

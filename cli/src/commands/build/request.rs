@@ -58,6 +58,7 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
     }
     // The user asked for it already (R1.9.3).
     entitlements.network_host |= network == Network::Host;
+    let devices = entitlements.device.clone();
     let extra_hosts = add_hosts(&args.add_hosts)?;
     let is_proxy = |name: &str| {
         ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"].contains(&name.to_uppercase().as_str())
@@ -85,7 +86,7 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
             extra_hosts: extra_hosts.iter().map(|(_, name)| name.clone()).collect(),
             ..LowerOptions::default()
         },
-        worker: WorkerOptions { extra_hosts, proxies, limits: args.limits.limits()?, timeout: args.timeout },
+        worker: WorkerOptions { extra_hosts, proxies, devices, limits: args.limits.limits()?, timeout: args.timeout },
         outputs: outputs(args, &tags)?,
     })
 }
