@@ -4,7 +4,7 @@ use crate::cdi::{self, Edits};
 use crate::error::{Error, Result, blocking};
 use crate::fileop::{self, Account, CopyRequest, Owner, Plain, SourceTree};
 use crate::mount;
-use crate::output;
+use crate::output::Output;
 use crate::sandbox::{Container, ContainerMount, Exit, MountSource, Network, Process, Security, Stdio};
 use crate::snapshot::Draft;
 use crate::stubs;
@@ -13,7 +13,6 @@ use crate::value::{Stack, Value};
 use crate::worker::LocalWorker;
 use cache::{CacheMountLease, Sharing};
 use rustix::fs::{FileType, Mode};
-use solver::event::EventSink;
 use solver::key::ContentId;
 use solver::op::{self, CacheSharing, Exec, Input, MountKind};
 use solver::schedule::OpTask;
@@ -41,11 +40,12 @@ impl LocalWorker {
             self.materialise(input, task).await?;
         }
         let Some(Value::Files(below)) = task.inputs.first() else { return Err(Error::WrongInput) };
+        let output = Arc::new(Output::of(&task.vertex, task.events));
         let prepared = {
             let (this, exec, inputs, below) = (self.clone(), exec.clone(), task.inputs.to_vec(), below.clone());
             let contributions = task.contributions.to_vec();
-            let (vertex, events) = (task.vertex.clone(), task.events.clone());
-            blocking(move || this.prepare(&exec, &inputs, &contributions, &below, &vertex, &events)).await?
+            let output = output.clone();
+            blocking(move || this.prepare(&exec, &inputs, &contributions, &below, &output)).await?
         };
         let Prepared { draft, container, held } = prepared;
         let mut process = self.launcher.launch(container, Stdio::Pipes)?;
@@ -55,12 +55,16 @@ impl LocalWorker {
         };
         // Made while the command runs.
         let lower = tokio::spawn(lower);
-        let Some(exit) = within(self.options.timeout, wait(&mut process, task)).await.transpose()? else {
+        let Some(exit) = within(self.options.timeout, wait(&mut process, &output)).await.transpose()? else {
             // Dropping the process ends it, and all that it started.
+            output.show_dropped();
             let timeout = self.options.timeout.unwrap_or_default();
             return Err(Error::TimedOut { command: shown(&exec.args), timeout });
         };
         drop(held);
+        if exit.code != 0 {
+            output.show_dropped();
+        }
         if exit.code != 0 && exit.out_of_memory {
             return Err(Error::OutOfMemory { command: shown(&exec.args) });
         }
@@ -85,8 +89,7 @@ impl LocalWorker {
         inputs: &[Value],
         contributions: &[ContentId],
         below: &Stack,
-        vertex: &str,
-        events: &EventSink,
+        output: &Output,
     ) -> Result<Prepared> {
         let draft = self.snapshots.draft(below)?;
         let mut identity = users::process_identity(draft.root.as_fd(), &exec.user)
@@ -105,7 +108,7 @@ impl LocalWorker {
         for edits in self.devices(exec)? {
             for hook in edits.hooks() {
                 let text = format!("warning: a device of this step has a hook, {hook}, which is not run\n");
-                output::note(vertex, text, events);
+                output.note(text);
             }
             identity.groups.extend(&edits.additional_gids);
             mounts.extend(device_mounts(&edits)?);
@@ -325,9 +328,8 @@ async fn within<T>(timeout: Option<Duration>, work: impl Future<Output = T>) -> 
 }
 
 /// Passes the output on until the process has ended and its pipes are empty.
-async fn wait(process: &mut Process, task: &OpTask<'_, Value>) -> Result<Exit> {
-    let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
-    let streams = output::forward(stdout, stderr, &task.vertex, task.events);
+async fn wait(process: &mut Process, output: &Output) -> Result<Exit> {
+    let streams = output.forward(process.stdout.take(), process.stderr.take());
     let (exit, ()) = futures_util::future::join(process.wait(), streams).await;
     Ok(exit?)
 }

@@ -1,7 +1,9 @@
-//! A step's output as events, within limits (X1.103 to X1.106).
+//! A step's output as events, within limits (X1.103 to X1.106). The end of what is over them is kept, and shown if the step fails (R1.11.9).
 
 use solver::event::{Event, EventSink, LogEvent, Stream};
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
@@ -10,24 +12,96 @@ const MAX_SIZE: u64 = 2 << 20;
 /// Bytes in each second since the step began.
 const MAX_SPEED: u64 = 200 << 10;
 
-/// Sends what comes out of both pipes until they close. The process is never held up: what is over the limit is read and dropped.
-pub(crate) async fn forward(stdout: Option<OwnedFd>, stderr: Option<OwnedFd>, vertex: &str, events: &EventSink) {
-    let one = |pipe, stream| copy(pipe, Log { stream, vertex: vertex.to_owned(), events: events.clone() });
-    futures_util::future::join(one(stdout, Stream::Stdout), one(stderr, Stream::Stderr)).await;
+/// How much of the end is kept of each stream.
+const MAX_TAIL: usize = 256 << 10;
+
+/// The output of one step.
+pub(crate) struct Output {
+    stdout: Log,
+    stderr: Log,
 }
 
-/// A line of rbuild's own in a step's output.
-pub(crate) fn note(vertex: &str, text: String, events: &EventSink) {
-    Log { stream: Stream::Stderr, vertex: vertex.to_owned(), events: events.clone() }.send(text.into_bytes());
+impl Output {
+    pub fn of(vertex: &str, events: &EventSink) -> Output {
+        let log = |stream| Log {
+            stream,
+            vertex: vertex.to_owned(),
+            events: events.clone(),
+            tail: Mutex::new(Tail { bytes: VecDeque::new() }),
+        };
+        Output { stdout: log(Stream::Stdout), stderr: log(Stream::Stderr) }
+    }
+
+    /// Sends what comes out of both pipes until they close. The process is never held up: what is over the limit is read and dropped.
+    pub async fn forward(&self, stdout: Option<OwnedFd>, stderr: Option<OwnedFd>) {
+        futures_util::future::join(self.stdout.copy(stdout), self.stderr.copy(stderr)).await;
+    }
+
+    /// Shows the end of what was dropped.
+    pub fn show_dropped(&self) {
+        for log in [&self.stdout, &self.stderr] {
+            let tail = std::mem::take(&mut log.tail().bytes);
+            if !tail.is_empty() {
+                log.send(tail.into());
+            }
+        }
+    }
+
+    /// A line of rbuild's own.
+    pub fn note(&self, text: String) {
+        self.stderr.send(text.into_bytes());
+    }
 }
 
 struct Log {
     stream: Stream,
     vertex: String,
     events: EventSink,
+    /// What was dropped last.
+    tail: Mutex<Tail>,
+}
+
+struct Tail {
+    bytes: VecDeque<u8>,
+}
+
+impl Tail {
+    fn keep(&mut self, data: &[u8]) {
+        let data = &data[data.len().saturating_sub(MAX_TAIL)..];
+        let excess = (self.bytes.len() + data.len()).saturating_sub(MAX_TAIL);
+        self.bytes.drain(..excess);
+        self.bytes.extend(data);
+    }
 }
 
 impl Log {
+    fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    async fn copy(&self, pipe: Option<OwnedFd>) {
+        let Some(mut pipe) = pipe.and_then(|pipe| Receiver::from_owned_fd(pipe).ok()) else { return };
+        let mut limit = Limit::new();
+        let mut buffer = vec![0; 32 * 1024];
+        while let Ok(length) = pipe.read(&mut buffer).await
+            && length > 0
+        {
+            let data = &buffer[..length];
+            match limit.check(length as u64, limit.started.elapsed()) {
+                Verdict::Pass => {
+                    // What was dropped before it is not the end any more.
+                    self.tail().bytes.clear();
+                    self.send(data.to_vec());
+                }
+                Verdict::Clip(notice) => {
+                    self.send(notice);
+                    self.tail().keep(data);
+                }
+                Verdict::Drop => self.tail().keep(data),
+            }
+        }
+    }
+
     fn send(&self, data: Vec<u8>) {
         self.events.send(Event::Log(LogEvent {
             vertex: self.vertex.clone(),
@@ -35,21 +109,6 @@ impl Log {
             data,
             timestamp: SystemTime::now(),
         }));
-    }
-}
-
-async fn copy(pipe: Option<OwnedFd>, log: Log) {
-    let Some(mut pipe) = pipe.and_then(|pipe| Receiver::from_owned_fd(pipe).ok()) else { return };
-    let mut limit = Limit::new();
-    let mut buffer = vec![0; 32 * 1024];
-    while let Ok(length) = pipe.read(&mut buffer).await
-        && length > 0
-    {
-        match limit.check(length as u64, limit.started.elapsed()) {
-            Verdict::Pass => log.send(buffer[..length].to_vec()),
-            Verdict::Clip(notice) => log.send(notice),
-            Verdict::Drop => {}
-        }
     }
 }
 
@@ -107,6 +166,17 @@ impl Limit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_what_is_dropped_is_kept() {
+        let mut tail = Tail { bytes: VecDeque::new() };
+        tail.keep(&[b'a'; MAX_TAIL]);
+        tail.keep(b"end");
+        assert_eq!(tail.bytes.len(), MAX_TAIL);
+        assert!(tail.bytes.iter().rev().take(4).eq(b"dnea".iter()));
+        tail.keep(&[b'b'; 2 * MAX_TAIL]);
+        assert!(tail.bytes.len() == MAX_TAIL && tail.bytes.iter().all(|byte| *byte == b'b'));
+    }
 
     #[test]
     fn output_beyond_the_limit_is_clipped_once() {

@@ -208,3 +208,13 @@ fn kill_9_leaves_nothing_running_and_a_store_that_works() {
     still_works(&harness);
     assert_eq!(std::fs::read_dir(harness.path("store/tmp")).unwrap().count(), 0);
 }
+
+#[test]
+fn the_end_of_a_failed_step_is_shown_however_much_it_said() {
+    let harness = Harness::new();
+    let text = "FROM busybox\nRUN yes $(seq 100) | head -c 5000000; echo the $((1 + 1)) words; exit 3\n";
+    harness.build_text(text, &[]).fails(1).says("[output clipped, log limit").says("the 2 words");
+    let text = "FROM busybox\nRUN yes $(seq 100) | head -c 5000000; echo the $((1 + 1)) words\n";
+    let quiet = harness.build_text(text, &[]).ok();
+    assert!(!quiet.stderr.contains("the 2 words"), "R1.11.9: only of what fails");
+}
