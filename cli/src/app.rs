@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::error::{CliError, Result};
 use cache::{Found, Store};
+use executor::network::DefaultNetwork;
 use executor::sandbox::{self, Launcher, Privileges};
 use executor::snapshot::Snapshots;
 use executor::source::image::Images;
@@ -20,6 +21,8 @@ pub struct App {
     pub store: Store,
     pub launcher: Launcher,
     pub snapshots: Snapshots,
+    /// Whether the user is root, rather than root of the user namespace.
+    is_root: bool,
 }
 
 impl App {
@@ -38,11 +41,16 @@ impl App {
         }
         let store = Store::open(&root)?;
         let snapshots = Snapshots::new(store.clone(), privileges);
-        Ok(App { config, store, launcher, snapshots })
+        Ok(App { config, store, launcher, snapshots, is_root })
     }
 
     pub fn runtime(&self) -> Result<tokio::runtime::Runtime> {
         runtime()
+    }
+
+    /// What steps and containers get that ask for no network in particular: as root the host's, as of standalone BuildKit (R1.9.1).
+    pub fn default_network(&self) -> DefaultNetwork {
+        if self.is_root { DefaultNetwork::Host } else { DefaultNetwork::Isolated }
     }
 
     pub fn client(&self) -> Result<Client> {

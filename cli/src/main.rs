@@ -12,6 +12,7 @@ mod file;
 mod limits;
 mod output;
 mod progress;
+mod proxy;
 mod stdout;
 
 use clap::Parser;

@@ -5,7 +5,9 @@ use crate::error::{Error, Result, blocking};
 use crate::fileop::{self, Account, CopyRequest, Owner, Plain, SourceTree};
 use crate::mount;
 use crate::output::Output;
-use crate::sandbox::{Container, ContainerMount, Exit, MountSource, Network, Process, Security, Stdio};
+use crate::sandbox::{
+    Container, ContainerMount, Exit, ExtraHost, HostAddress, MountSource, Network, Process, Security, Stdio,
+};
 use crate::snapshot::Draft;
 use crate::stubs;
 use crate::users::{self, Identity, UserError};
@@ -17,6 +19,7 @@ use solver::key::ContentId;
 use solver::op::{self, CacheSharing, Exec, Input, MountKind};
 use solver::schedule::OpTask;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -41,13 +44,18 @@ impl LocalWorker {
         }
         let Some(Value::Files(below)) = task.inputs.first() else { return Err(Error::WrongInput) };
         let output = Arc::new(Output::of(&task.vertex, task.events));
-        let prepared = {
+        // The first network of a build takes a while: it is made beside other work.
+        let network = self.network(exec.network, &task.vertex, task.events);
+        let prepare = {
             let (this, exec, inputs, below) = (self.clone(), exec.clone(), task.inputs.to_vec(), below.clone());
             let contributions = task.contributions.to_vec();
             let output = output.clone();
-            blocking(move || this.prepare(&exec, &inputs, &contributions, &below, &output)).await?
+            blocking(move || this.prepare(&exec, &inputs, &contributions, &below, &output))
         };
-        let Prepared { draft, container, held } = prepared;
+        let (prepared, network) = futures_util::future::join(prepare, network).await;
+        let Prepared { draft, mut container, held } = prepared?;
+        container.extra_hosts = self.extra_hosts(exec, &network);
+        container.network = network;
         let mut process = self.launcher.launch(container, Stdio::Pipes)?;
         let lower = {
             let (snapshots, below) = (self.snapshots.clone(), below.clone());
@@ -119,7 +127,6 @@ impl LocalWorker {
             source: errno.into(),
             detail: String::new(),
         })?;
-        let hosts = self.options.extra_hosts.iter().filter(|(_, name)| exec.extra_hosts.contains(name));
         let container = Container {
             root,
             args: exec.args.clone(),
@@ -127,19 +134,27 @@ impl LocalWorker {
             cwd: exec.cwd.clone(),
             user: identity,
             hostname: exec.hostname.clone().unwrap_or_else(|| HOST_NAME.to_owned()),
-            network: match exec.network {
-                op::Network::None => Network::None,
-                op::Network::Default | op::Network::Host => Network::Host,
-            },
+            // Filled in when it is known.
+            network: Network::None,
             security: if exec.insecure { Security::Insecure } else { Security::default() },
             limits: self.options.limits.clone(),
             readonly_root: false,
             mounts,
-            extra_hosts: hosts.cloned().collect(),
+            extra_hosts: Vec::new(),
+            dns: self.options.dns.clone(),
             root_point: self.store().empty_directory(),
             scratch_point: self.store().root().join("trash"),
         };
         Ok(Prepared { draft, container, held })
+    }
+
+    fn extra_hosts(&self, exec: &Exec, network: &Network) -> Vec<(IpAddr, String)> {
+        let wanted = self.options.extra_hosts.iter().filter(|host| exec.extra_hosts.contains(&host.name));
+        let address = |host: &ExtraHost| match host.address {
+            HostAddress::Ip(address) => address,
+            HostAddress::Gateway => network.gateway(),
+        };
+        wanted.map(|host| (address(host), host.name.clone())).collect()
     }
 
     /// HOME and proxies are the executor's, so that they are no part of a key (X1.16, X1.18).

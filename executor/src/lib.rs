@@ -13,6 +13,7 @@ mod file;
 pub mod fileop;
 pub mod index;
 pub mod mount;
+pub mod network;
 mod output;
 pub mod sandbox;
 pub mod snapshot;

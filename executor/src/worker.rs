@@ -4,7 +4,8 @@ use crate::copies::{Ahead, Copies};
 use crate::error::{Error, Result, cancellable};
 use crate::fileop::statcache::StatCache;
 use crate::fileop::{self, SourceTree};
-use crate::sandbox::{Launcher, Limits};
+use crate::network::{BuildNetwork, DefaultNetwork};
+use crate::sandbox::{Dns, ExtraHost, Launcher, Limits};
 use crate::snapshot::Snapshots;
 use crate::source::git::Repositories;
 use crate::source::http::Urls;
@@ -23,8 +24,10 @@ use std::time::Duration;
 /// What a build's steps see that is no part of their keys.
 #[derive(Clone, Debug, Default)]
 pub struct WorkerOptions {
-    /// `--add-host`: address and name.
-    pub extra_hosts: Vec<(String, String)>,
+    /// `--add-host`.
+    pub extra_hosts: Vec<ExtraHost>,
+    pub dns: Dns,
+    pub network: DefaultNetwork,
     /// Proxy variables, by name in any case.
     pub proxies: BTreeMap<String, String>,
     /// Those that `--allow device` lets steps use.
@@ -41,6 +44,7 @@ pub struct LocalWorker {
     pub(crate) snapshots: Snapshots,
     pub(crate) launcher: Launcher,
     pub(crate) options: Arc<WorkerOptions>,
+    pub(crate) network: BuildNetwork,
     images: Images,
     urls: Urls,
     repositories: Repositories,
@@ -60,8 +64,9 @@ pub struct Sources {
 impl LocalWorker {
     pub fn new(snapshots: Snapshots, launcher: Launcher, sources: Sources, options: WorkerOptions) -> Self {
         let Sources { images, urls, repositories, contexts } = sources;
-        let (contexts, options) = (Arc::new(contexts), Arc::new(options));
-        LocalWorker { snapshots, launcher, options, images, urls, repositories, contexts, ahead: Ahead::default() }
+        let (contexts, network, options) = (Arc::new(contexts), BuildNetwork::new(options.network), Arc::new(options));
+        let ahead = Ahead::default();
+        LocalWorker { snapshots, launcher, options, network, images, urls, repositories, contexts, ahead }
     }
 
     pub(crate) fn store(&self) -> &Store {

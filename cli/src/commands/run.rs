@@ -2,8 +2,9 @@ use crate::app::{App, reference};
 use crate::error::{CliError, Result};
 use clap::Args;
 use executor::mount;
+use executor::network::DefaultNetwork;
 use executor::sandbox::{
-    Container, ContainerMount, Limits, MountSource, Network, Process, Security, StartError, Stdio,
+    Container, ContainerMount, Dns, Limits, MountSource, Network, PortMapping, Process, Security, StartError, Stdio,
 };
 use executor::source::image::Images;
 use executor::users;
@@ -15,6 +16,7 @@ use solver::lower::ImageResolver;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[derive(Args)]
@@ -51,9 +53,14 @@ pub struct RunArgs {
     #[arg(long)]
     pub rm: bool,
 
-    /// host or none
-    #[arg(long, default_value = "host", value_name = "MODE")]
+    /// default, pasta (one of its own that reaches out through pasta), host or none. The default is pasta with -p and for users other than
+    /// root, and else the host's
+    #[arg(long, default_value = "default", value_name = "MODE")]
     pub network: String,
+
+    /// Lead a port of the host into the container's own network
+    #[arg(short, long = "publish", value_name = "[IP:]HOSTPORT:PORT[/tcp|udp]")]
+    pub ports: Vec<String>,
 
     /// Name or id of an image; it is fetched if the store does not have it
     pub image: String,
@@ -129,16 +136,13 @@ async fn run_in(args: &RunArgs, app: &App, images: &Images) -> Result<u8> {
         cwd: if cwd.starts_with('/') { cwd } else { format!("/{cwd}") },
         user: identity,
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        network: match args.network.as_str() {
-            "host" => Network::Host,
-            "none" => Network::None,
-            other => return Err(CliError::Usage(format!("invalid network mode {other:?}: expected host or none"))),
-        },
+        network: network(args, app).await?,
         security: Security::default(),
         limits: Limits::default(),
         readonly_root: false,
         mounts: args.volumes.iter().map(|volume| bind(volume)).collect::<Result<_>>()?,
         extra_hosts: Vec::new(),
+        dns: Dns::default(),
         root_point: app.store.empty_directory(),
         scratch_point: app.store.root().join("trash"),
     };
@@ -176,6 +180,40 @@ async fn resolve(args: &RunArgs, app: &App, images: &Images) -> Result<(Referenc
     let reference = reference(&args.image)?;
     let resolved = images.resolve(&reference, &platform).await?;
     Ok((reference, resolved))
+}
+
+/// `--network` and `-p`.
+async fn network(args: &RunArgs, app: &App) -> Result<Network> {
+    let ports: Vec<PortMapping> =
+        args.ports.iter().map(|text| text.parse().map_err(CliError::Usage)).collect::<Result<_>>()?;
+    let must_be_isolated = match args.network.as_str() {
+        "default" | "" => !ports.is_empty(),
+        "pasta" => true,
+        mode @ ("host" | "none") if !ports.is_empty() => {
+            return Err(CliError::Usage(format!(
+                "-p needs a network of the container's own: it cannot go with --network={mode}"
+            )));
+        }
+        "host" => return Ok(Network::Host),
+        "none" => return Ok(Network::None),
+        other => {
+            let modes = "expected default, pasta, host or none";
+            return Err(CliError::Usage(format!("invalid network mode {other:?}: {modes}")));
+        }
+    };
+    if !must_be_isolated && app.default_network() == DefaultNetwork::Host {
+        return Ok(Network::Host);
+    }
+    match app.launcher.isolated_network(&ports, &app.store.root().join("trash")).await {
+        Ok(namespace) => Ok(Network::Joined(Arc::new(namespace))),
+        Err(error) if must_be_isolated => {
+            Err(CliError::Failed(format!("cannot give the container a network of its own: {error}")))
+        }
+        Err(error) => {
+            eprintln!("note: the container has the host's network, as there is no isolated one: {error}");
+            Ok(Network::Host)
+        }
+    }
 }
 
 /// `SRC:DST[:ro|rw]`.

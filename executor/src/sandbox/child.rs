@@ -1,12 +1,11 @@
 //! Process 1 of a sandbox, from its birth to exec.
 
 use super::cgroup::Group;
-use super::protocol::Security;
-use super::protocol::{Network, Reply, Request, send_reply};
+use super::protocol::{Reply, Request, RequestNetwork, Security, send_reply};
 use super::{Privileges, rootfs, seccomp};
 use rustix::io::Errno;
 use rustix::process::{Gid, Signal, Uid, set_parent_process_death_signal};
-use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
+use rustix::thread::{CapabilitySet, CapabilitySets, LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::io::Write;
@@ -64,8 +63,10 @@ fn prepare_and_exec(
         return Err(Failure { step: "reading the request".into(), reason: "descriptors are missing".into() });
     };
     rustix::system::sethostname(request.hostname.as_bytes()).map_err(failed("setting the host name"))?;
-    if request.network == Network::None {
-        loopback_up()?;
+    match request.network {
+        RequestNetwork::Host => {}
+        RequestNetwork::None => loopback_up()?,
+        RequestNetwork::Joined => join_network(descriptors.next())?,
     }
     let stubs = rootfs::build(request, &root, descriptors, privileges, group)?;
     send_reply(channel.as_fd(), &Reply::Stubs(stubs), &[]);
@@ -91,11 +92,19 @@ fn prepare_and_exec(
 }
 
 /// The zygote is the guarantee; this covers its own sudden end.
-fn die_with_parent() -> Result<()> {
+pub(super) fn die_with_parent() -> Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed("tying the process to its parent"))
 }
 
-fn loopback_up() -> Result<()> {
+fn join_network(namespace: Option<OwnedFd>) -> Result<()> {
+    let step = "joining the network";
+    let Some(namespace) = namespace else {
+        return Err(Failure { step: step.into(), reason: "its descriptor is missing".into() });
+    };
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).map_err(failed(step))
+}
+
+pub(super) fn loopback_up() -> Result<()> {
     let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)
         .map_err(failed("opening a socket"))?;
     // SAFETY: an all-zero ifreq is valid, its name is ended by a zero byte, and the kernel reads no more than the structure.

@@ -2,11 +2,16 @@
 
 use super::SandboxError;
 use super::limits::Limits;
-use super::protocol::{Network, Reply, Request, RequestMount, RequestSource, Security, receive, send, to_memory};
+use super::name_service::Dns;
+use super::network::Network;
+use super::protocol::{
+    Reply, Request, RequestMount, RequestNetwork, RequestSource, Security, receive, send, to_memory,
+};
 use crate::users::Identity;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,7 +42,8 @@ pub struct Container {
     /// In the order of mounting: a parent before what lies in it.
     pub mounts: Vec<ContainerMount>,
     /// Address and name, for /etc/hosts.
-    pub extra_hosts: Vec<(String, String)>,
+    pub extra_hosts: Vec<(IpAddr, String)>,
+    pub dns: Dns,
     /// Two directories of the host that the sandbox may mount over, in its own namespace.
     pub root_point: PathBuf,
     pub scratch_point: PathBuf,
@@ -80,6 +86,8 @@ pub enum Stdio {
 /// A process in its sandbox. Dropping it kills it and everything in the sandbox.
 pub struct Process {
     channel: AsyncFd<OwnedFd>,
+    /// Kept for as long as it is in use.
+    _network: Network,
     pub stdout: Option<OwnedFd>,
     pub stderr: Option<OwnedFd>,
 }
@@ -106,6 +114,10 @@ pub enum StartError {
 impl Launcher {
     pub(super) fn new(control: OwnedFd) -> Self {
         Launcher { control: Arc::new(control) }
+    }
+
+    pub(super) fn control(&self) -> BorrowedFd<'_> {
+        self.control.as_fd()
     }
 
     /// Starts a sandbox. Must be called within a tokio runtime.
@@ -146,12 +158,17 @@ impl Launcher {
             cwd: container.cwd,
             user: container.user,
             hostname: container.hostname,
-            network: container.network,
+            network: match &container.network {
+                Network::Host => RequestNetwork::Host,
+                Network::None => RequestNetwork::None,
+                Network::Joined(_) => RequestNetwork::Joined,
+            },
             security: container.security,
             limits: container.limits,
             readonly_root: container.readonly_root,
             mounts,
             extra_hosts: container.extra_hosts,
+            dns: container.dns,
             terminal: match stdio {
                 Stdio::Terminal { rows, columns } => Some((rows, columns)),
                 Stdio::Pipes | Stdio::Inherit { .. } => None,
@@ -167,15 +184,20 @@ impl Launcher {
             _ if inherits => descriptors.extend([output, errors]),
             _ => descriptors.extend([null.as_fd(), null.as_fd()]),
         }
+        if let Network::Joined(network) = &container.network {
+            descriptors.push(network.namespace.as_fd());
+        }
         descriptors.extend(sources.iter().map(AsFd::as_fd));
-        send(self.control.as_fd(), b"r", &descriptors).map_err(|errno| match errno {
-            rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET => SandboxError::ZygoteGone,
-            errno => SandboxError::System { action: "ask for a sandbox", source: errno.into() },
-        })?;
+        self.ask(b"r", &descriptors)?;
         // SAFETY: the descriptor is owned, and stays open and the same until the AsyncFd is dropped.
         let channel = unsafe { AsyncFd::register(ours) }
             .map_err(|failed| SandboxError::System { action: "watch a socket", source: failed.into_parts().1 })?;
-        Ok(Process { channel, stdout: stdout.map(|(read, _)| read), stderr: stderr.map(|(read, _)| read) })
+        Ok(Process {
+            channel,
+            _network: container.network,
+            stdout: stdout.map(|(read, _)| read),
+            stderr: stderr.map(|(read, _)| read),
+        })
     }
 }
 
@@ -221,7 +243,7 @@ impl Process {
         let mut failure = None;
         loop {
             match self.reply().await?.0 {
-                Reply::Terminal => {}
+                Reply::Terminal | Reply::Network => {}
                 Reply::Stubs(stubs) => exit.stubs = stubs,
                 Reply::NotFound => exit.start_error = Some(StartError::NotFound),
                 Reply::NotExecutable => exit.start_error = Some(StartError::NotExecutable),

@@ -10,6 +10,7 @@
 //!
 //! - [`entry`]: the user namespace
 //! - [`launcher`], [`protocol`], [`zygote`]: the program's side, the messages, the zygote's side
+//! - [`network`], [`pasta`], [`name_service`]: isolated networks; the files by which names are found
 //! - [`child`], [`rootfs`], [`seccomp`]: what happens between fork and exec
 //! - [`capabilities`], [`limits`], [`cgroup`]: what a sandbox may do and use up
 
@@ -22,6 +23,9 @@ mod child;
 mod entry;
 mod launcher;
 mod limits;
+mod name_service;
+mod network;
+mod pasta;
 mod protocol;
 mod rootfs;
 mod seccomp;
@@ -32,7 +36,9 @@ pub use capabilities::{Capabilities, UnknownCapability};
 pub use entry::{Entered, enter};
 pub use launcher::{Container, ContainerMount, Exit, Launcher, MountSource, Process, StartError, Stdio};
 pub use limits::{Limits, Resources, Rlimit, RlimitName};
-pub use protocol::{Network, Security};
+pub use name_service::{Dns, ExtraHost, HostAddress};
+pub use network::{Network, NetworkError, NetworkNamespace, PortMapping, Protocol};
+pub use protocol::Security;
 
 /// Has a command that is not sandboxed end when the thread that starts it does, and so with rbuild, however that ends. That thread must live at least as
 /// long as the command should: those of a tokio runtime do.
@@ -80,6 +86,8 @@ pub enum SandboxError {
     IdMapping { program: &'static str, output: String },
     #[error("cannot start the step: {step}: {reason}")]
     Setup { step: String, reason: String },
+    #[error("cannot connect the network: {step}: {reason}")]
+    Network { step: String, reason: String },
     #[error("the process that starts steps has ended")]
     ZygoteGone,
 }

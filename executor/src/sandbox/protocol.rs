@@ -1,18 +1,23 @@
 //! What the program and the zygote say to each other.
 //!
-//! A request is one byte with descriptors: a memory file with the [`Request`] as JSON, the channel for the replies, and those that the request
-//! counts. Replies are datagrams on the channel, one [`Reply`] as JSON each, the last one an exit. Closing the channel kills the sandbox.
+//! A request is one byte with descriptors: a memory file with the [`Request`] (`r`) or [`NetworkRequest`] (`n`) as JSON, the channel for the
+//! replies, and those that the request counts. Replies are datagrams on the channel, one [`Reply`] as JSON each, the
+//! last one an exit. Closing the channel kills the sandbox.
 
 use super::capabilities::Capabilities;
 use super::limits::Limits;
+use super::name_service::Dns;
+use super::network::PortMapping;
 use crate::users::Identity;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
 };
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
 use std::mem::MaybeUninit;
+use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -20,12 +25,12 @@ use std::path::PathBuf;
 const MAX_DESCRIPTORS: usize = 253;
 const MAX_REPLY: usize = 64 * 1024;
 
-/// The network of a sandbox.
+/// As [`Network`](super::Network). The descriptor of a namespace to join follows standard error's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Network {
+pub(super) enum RequestNetwork {
     Host,
-    /// A namespace of its own in which only `lo` is up.
     None,
+    Joined,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,18 +55,28 @@ pub(super) struct Request {
     pub cwd: String,
     pub user: Identity,
     pub hostname: String,
-    pub network: Network,
+    pub network: RequestNetwork,
     pub security: Security,
     pub limits: Limits,
     pub readonly_root: bool,
     pub mounts: Vec<RequestMount>,
-    /// Address and name.
-    pub extra_hosts: Vec<(String, String)>,
+    pub extra_hosts: Vec<(IpAddr, String)>,
+    pub dns: Dns,
     /// Rows and columns.
     pub terminal: Option<(u16, u16)>,
     /// Directories of the host where the root is attached, and where files for binding are made; both only in the sandbox's own
     /// mount namespace.
     pub root_point: PathBuf,
+    pub scratch_point: PathBuf,
+}
+
+/// An isolated network to make. Its reply is [`Reply::Network`]; closing the channel ends it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct NetworkRequest {
+    /// The path of pasta.
+    pub program: PathBuf,
+    pub ports: Vec<PortMapping>,
+    /// A directory of the host that is mounted over in a namespace of its own.
     pub scratch_point: PathBuf,
 }
 
@@ -94,6 +109,8 @@ pub(super) enum RequestSource {
 pub(super) enum Reply {
     /// The terminal's master comes with it.
     Terminal,
+    /// The network is connected; the namespace's descriptor comes with it.
+    Network,
     /// Paths that had to be made in the root for mounts, in order of making.
     Stubs(Vec<String>),
     /// There is no process.
@@ -147,7 +164,7 @@ pub(super) fn receive(socket: BorrowedFd) -> rustix::io::Result<Option<(Vec<u8>,
 }
 
 /// A request in a memory file: its size has no limit that matters.
-pub(super) fn to_memory(request: &Request) -> io::Result<OwnedFd> {
+pub(super) fn to_memory(request: &impl Serialize) -> io::Result<OwnedFd> {
     let memory = rustix::fs::memfd_create("rbuild-request", rustix::fs::MemfdFlags::CLOEXEC)?;
     let mut file = std::fs::File::from(memory);
     // In one call: the file is not buffered.
@@ -155,7 +172,7 @@ pub(super) fn to_memory(request: &Request) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-pub(super) fn from_memory(memory: OwnedFd) -> io::Result<Request> {
+pub(super) fn from_memory<T: DeserializeOwned>(memory: OwnedFd) -> io::Result<T> {
     let mut file = std::fs::File::from(memory);
     file.rewind()?;
     let mut bytes = Vec::new();

@@ -3,10 +3,10 @@
 //! Everything is mounted below the root's descriptor before the root becomes `/`: targets are resolved inside it by the kernel, and the
 //! sources are descriptors, so neither an image's symlinks nor a race can lead a mount astray.
 
-use super::Privileges;
 use super::cgroup::Group;
 use super::child::{Failure, Result, failed, last_errno};
-use super::protocol::{Network, Request, RequestSource, Security};
+use super::protocol::{Request, RequestNetwork, RequestSource, Security};
+use super::{Privileges, name_service};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -17,7 +17,6 @@ use rustix::mount::{
 use std::cell::Cell;
 use std::fs::File;
 use std::io::Write;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -126,7 +125,9 @@ impl Rootfs<'_> {
         let sysfs = match new_mount("sysfs", &[], SAFE | readonly) {
             Ok(sysfs) => sysfs,
             // Only who owns the network namespace may mount a new one.
-            Err(failure) if self.privileges == Privileges::Root || network == Network::None => return Err(failure),
+            Err(failure) if self.privileges == Privileges::Root || network != RequestNetwork::Host => {
+                return Err(failure);
+            }
             Err(_) => {
                 let host = clone_of(rustix::fs::CWD, "/sys", true)?;
                 set_attributes(&host, readonly | SAFE, true).map_err(failed("making /sys read-only"))?;
@@ -212,8 +213,9 @@ impl Rootfs<'_> {
 
     /// X1.39 to X1.45.
     fn network_files(&mut self, request: &Request, files: &FileMaker) -> Result<()> {
-        let resolv = resolv_conf(request.network);
-        for (target, content) in [("/etc/resolv.conf", resolv), ("/etc/hosts", hosts(request))] {
+        let resolv = name_service::resolv_conf(&request.dns, request.network);
+        let hosts = name_service::hosts(&request.hostname, &request.extra_hosts);
+        for (target, content) in [("/etc/resolv.conf", resolv), ("/etc/hosts", hosts)] {
             // A step's own mount of the same target takes its place (X1.61).
             if request.mounts.iter().any(|mount| mount.target == target) {
                 continue;
@@ -447,63 +449,4 @@ fn set_attributes(mount: &OwnedFd, attributes: MountAttrFlags, recursive: bool) 
         )
     };
     if result == 0 { Ok(()) } else { Err(last_errno()) }
-}
-
-/// X1.39.
-fn hosts(request: &Request) -> String {
-    let mut text = format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n", request.hostname);
-    for (address, name) in &request.extra_hosts {
-        text.push_str(&format!("{address}\t{name}\n"));
-    }
-    text
-}
-
-/// X1.42 to X1.44.
-fn resolv_conf(network: Network) -> String {
-    let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    filter_resolv_conf(&host, network == Network::Host)
-}
-
-/// The host's network reaches the host's own resolver; another does not.
-fn filter_resolv_conf(text: &str, keep_loopback: bool) -> String {
-    let lines: Vec<&str> =
-        text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']) && !line.is_empty()).collect();
-    let of = |keyword: &str| -> Vec<&str> {
-        lines.iter().filter(|line| line.split_whitespace().next() == Some(keyword)).copied().collect()
-    };
-    let mut servers: Vec<String> = of("nameserver")
-        .iter()
-        .filter_map(|line| line.split_whitespace().nth(1))
-        .filter(|address| {
-            let parsed: Option<IpAddr> = address.split('%').next().and_then(|address| address.parse().ok());
-            keep_loopback || !parsed.is_some_and(|address| address.is_loopback())
-        })
-        .map(str::to_owned)
-        .collect();
-    if servers.is_empty() {
-        servers = ["8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001:4860:4860::8844"].map(str::to_owned).into();
-    }
-    let mut out: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
-    for keyword in ["search", "options"] {
-        if let Some(line) = of(keyword).last() {
-            out.push_str(line);
-            out.push('\n');
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn resolvers_that_cannot_be_reached_are_dropped() {
-        let text = "# comment\nnameserver 127.0.0.53\nnameserver 10.0.0.2\nsearch a b\noptions edns0\nnameserver ::1\n";
-        assert_eq!(filter_resolv_conf(text, false), "nameserver 10.0.0.2\nsearch a b\noptions edns0\n", "X1.43, X1.44");
-        assert!(
-            filter_resolv_conf(text, true).starts_with("nameserver 127.0.0.53\nnameserver 10.0.0.2\nnameserver ::1\n")
-        );
-        assert!(filter_resolv_conf("nameserver 127.0.0.1\n", false).starts_with("nameserver 8.8.8.8\n"));
-    }
 }

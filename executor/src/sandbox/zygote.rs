@@ -2,8 +2,8 @@
 
 use super::cgroup::Group;
 use super::child::Failure;
-use super::protocol::{Reply, from_memory, receive, send_reply};
-use super::{Privileges, child};
+use super::protocol::{NetworkRequest, Reply, Request, RequestNetwork, from_memory, receive, send_reply};
+use super::{Privileges, child, pasta};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -46,6 +46,7 @@ pub(super) fn serve(control: OwnedFd, privileges: Privileges) -> ! {
         });
         if ready[0] {
             match receive(control.as_fd()) {
+                Ok(Some((kind, descriptors))) if kind == b"n" => running.extend(connect(descriptors, privileges)),
                 Ok(Some((_, descriptors))) => {
                     started += 1;
                     running.extend(start(descriptors, privileges, started));
@@ -88,7 +89,7 @@ fn start(descriptors: Vec<OwnedFd>, privileges: Privileges, number: u64) -> Opti
         send_reply(channel.as_fd(), &Reply::Refused { step, reason }, &[]);
         None
     };
-    let request = match from_memory(memory) {
+    let request: Request = match from_memory(memory) {
         Ok(request) => request,
         Err(error) => return refuse(Failure { step: "reading the request".into(), reason: error.to_string() }),
     };
@@ -99,19 +100,38 @@ fn start(descriptors: Vec<OwnedFd>, privileges: Privileges, number: u64) -> Opti
         Err(failure) => return refuse(failure),
     };
     let descriptors: Vec<OwnedFd> = descriptors.collect();
-    match clone_into_namespaces(&request) {
+    let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+    if request.network == RequestNetwork::None {
+        namespaces |= libc::CLONE_NEWNET;
+    }
+    match clone_into_namespaces(namespaces) {
         Ok(Some(pidfd)) => Some(Running { pidfd, channel, group }),
         Ok(None) => child::run(request, descriptors, channel, privileges, group.as_ref()),
         Err(error) => refuse(Failure { step: "creating namespaces".into(), reason: error.to_string() }),
     }
 }
 
-/// Forks into new namespaces: the child's descriptor in the parent, `None` in the child.
-fn clone_into_namespaces(request: &super::protocol::Request) -> std::io::Result<Option<OwnedFd>> {
-    let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
-    if request.network == super::Network::None {
-        flags |= libc::CLONE_NEWNET;
+/// An isolated network is kept like a sandbox: it ends when its channel closes.
+fn connect(descriptors: Vec<OwnedFd>, privileges: Privileges) -> Option<Running> {
+    let mut descriptors = descriptors.into_iter();
+    let (memory, channel) = (descriptors.next()?, descriptors.next()?);
+    let refuse = |step: &str, error: std::io::Error| {
+        send_reply(channel.as_fd(), &Reply::Refused { step: step.to_owned(), reason: error.to_string() }, &[]);
+        None
+    };
+    let request: NetworkRequest = match from_memory(memory) {
+        Ok(request) => request,
+        Err(error) => return refuse("reading the request", error),
+    };
+    match clone_into_namespaces(libc::CLONE_NEWNS | libc::CLONE_NEWPID) {
+        Ok(Some(pidfd)) => Some(Running { pidfd, channel, group: None }),
+        Ok(None) => pasta::hold(&request, channel, privileges),
+        Err(error) => refuse("creating namespaces", error),
     }
+}
+
+/// Forks into new namespaces: the child's descriptor in the parent, `None` in the child.
+fn clone_into_namespaces(flags: libc::c_int) -> std::io::Result<Option<OwnedFd>> {
     let mut pidfd: libc::c_int = -1;
     // SAFETY: an all-zero clone_args is valid and asks for nothing.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };

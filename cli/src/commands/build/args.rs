@@ -73,7 +73,8 @@ pub struct BuildArgs {
     #[arg(long = "label", value_name = "NAME=VALUE")]
     pub labels: Vec<String>,
 
-    /// The network of RUN steps: default, none or host
+    /// The network of RUN steps: default, none or host. By default root's steps have the host's; other users' have one of their own, which
+    /// reaches out through pasta but not to the host's loopback, and the host's only where pasta cannot be had
     #[arg(long, value_name = "MODE")]
     pub network: Option<String>,
 
@@ -89,9 +90,21 @@ pub struct BuildArgs {
     #[arg(long, value_name = "default[=SOCKET]")]
     pub ssh: Vec<String>,
 
-    /// Add a line to /etc/hosts of RUN steps
+    /// Add a line to /etc/hosts of RUN steps; host-gateway stands for the host's address
     #[arg(long = "add-host", value_name = "NAME:IP")]
     pub add_hosts: Vec<String>,
+
+    /// DNS server of RUN steps, in place of the host's
+    #[arg(long, value_name = "IP")]
+    pub dns: Vec<String>,
+
+    /// Domain in which RUN steps look names up, in place of the host's; `.` for none
+    #[arg(long, value_name = "DOMAIN")]
+    pub dns_search: Vec<String>,
+
+    /// Option of resolv.conf(5) for RUN steps, in place of the host's
+    #[arg(long = "dns-option", value_name = "OPTION")]
+    pub dns_options: Vec<String>,
 
     /// Ask about the Dockerfile instead of building: check, outline, targets; with `,format=json`
     #[arg(long, value_name = "METHOD")]

@@ -7,6 +7,8 @@ use crate::definition;
 use crate::error::{CliError, Result};
 use crate::output::{ImageFormat, OutputSpec};
 use crate::progress::Mode;
+use crate::proxy;
+use executor::sandbox::{Dns, ExtraHost};
 use executor::source::git::SshAgent;
 use executor::worker::WorkerOptions;
 use rustix::termios::isatty;
@@ -59,13 +61,8 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
     // The user asked for it already (R1.9.3).
     entitlements.network_host |= network == Network::Host;
     let devices = entitlements.device.clone();
-    let extra_hosts = add_hosts(&args.add_hosts)?;
-    let is_proxy = |name: &str| {
-        ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"].contains(&name.to_uppercase().as_str())
-    };
-    let proxies =
-        build_args.iter().filter(|(name, _)| is_proxy(name)).map(|(name, value)| (name.clone(), value.clone()));
-    let proxies = proxies.collect();
+    let extra_hosts = args.add_hosts.iter().map(|text| text.parse().map_err(CliError::Usage));
+    let extra_hosts: Vec<ExtraHost> = extra_hosts.collect::<Result<_>>()?;
     let mode = match args.quiet {
         true => Mode::Quiet,
         false => Mode::parse(args.progress.as_deref().or(app.config.progress.as_deref()).unwrap_or("auto"))?,
@@ -76,6 +73,15 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
         agent,
         file: args.file.clone(),
         mode,
+        worker: WorkerOptions {
+            proxies: proxy::proxies(&build_args),
+            dns: dns(args)?,
+            network: app.default_network(),
+            extra_hosts: extra_hosts.clone(),
+            devices,
+            limits: args.limits.limits()?,
+            timeout: args.timeout,
+        },
         lower: LowerOptions {
             target: args.target.clone(),
             build_args,
@@ -83,12 +89,26 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
             platform,
             network,
             entitlements,
-            extra_hosts: extra_hosts.iter().map(|(_, name)| name.clone()).collect(),
+            extra_hosts: extra_hosts.iter().map(|host| host.name.clone()).collect(),
             ..LowerOptions::default()
         },
-        worker: WorkerOptions { extra_hosts, proxies, devices, limits: args.limits.limits()?, timeout: args.timeout },
         outputs: outputs(args, &tags)?,
     })
+}
+
+/// R1.4.6.
+fn dns(args: &BuildArgs) -> Result<Dns> {
+    let servers = args.dns.iter().map(|text| {
+        text.parse()
+            .map_err(|_| CliError::Usage(format!("invalid --dns {text:?}: expected the IP address of a server")))
+    });
+    for (flag, words) in [("--dns-search", &args.dns_search), ("--dns-option", &args.dns_options)] {
+        if let Some(word) = words.iter().find(|word| word.is_empty() || word.contains(char::is_whitespace)) {
+            return Err(CliError::Usage(format!("invalid {flag} {word:?}: expected one word")));
+        }
+    }
+    let (search, options) = (args.dns_search.clone(), args.dns_options.clone());
+    Ok(Dns { servers: servers.collect::<Result<_>>()?, search, options })
 }
 
 /// `--ssh default[=SOCKET]`. Repositories that the user names on the command line may have their keys without it.
@@ -178,17 +198,4 @@ fn labels(given: &[String]) -> Result<BTreeMap<String, String>> {
         None => Ok((text.clone(), String::new())),
     });
     pairs.collect()
-}
-
-/// Addresses and names.
-fn add_hosts(given: &[String]) -> Result<Vec<(String, String)>> {
-    let hosts = given.iter().map(|text| {
-        let split = text.split_once('=').or_else(|| text.split_once(':'));
-        let invalid = || CliError::Usage(format!("invalid --add-host {text:?}: expected NAME:IP"));
-        let (name, address) = split.filter(|(name, _)| !name.is_empty()).ok_or_else(invalid)?;
-        let bare = address.trim_start_matches('[').trim_end_matches(']');
-        let address: std::net::IpAddr = bare.parse().map_err(|_| invalid())?;
-        Ok((address.to_string(), name.to_owned()))
-    });
-    hosts.collect()
 }
