@@ -55,6 +55,17 @@ impl Graph {
         id
     }
 
+    /// Takes over what `result` needs in another graph, as far as nothing equal is here, and gives the vertex here that is equal to it.
+    pub fn merge(&mut self, other: &Graph, result: VertexId) -> VertexId {
+        let mut here = HashMap::new();
+        for id in other.needed(&[result]) {
+            let vertex = &other[id];
+            let inputs: Vec<_> = other.inputs(id).iter().map(|input| here[input]).collect();
+            here.insert(id, self.add(vertex.op.clone(), &inputs, vertex.name.clone(), vertex.span));
+        }
+        here[&result]
+    }
+
     fn definition(&self, op: &Op, inputs: &[VertexId]) -> DefinitionKey {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&encode(op));
@@ -122,6 +133,29 @@ mod tests {
         assert_eq!(a, again);
         assert_ne!(a, b);
         assert_eq!(graph[a].name, "first name");
+    }
+
+    #[test]
+    fn merging_shares_what_is_equal() {
+        let graph = |path: &str| {
+            let mut graph = Graph::default();
+            let scratch = graph.add(Op::Source(Source::Scratch), &[], "scratch", None);
+            let shared = graph.add(mkdir("/shared"), &[scratch], "shared", None);
+            graph.add(mkdir("/unused"), &[scratch], "unused", None);
+            let own = graph.add(mkdir(path), &[scratch], path, None);
+            let result = graph.add(Op::Merge, &[own, shared, own], "result", None);
+            (graph, result)
+        };
+        let mut merged = Graph::default();
+        let results = ["/a", "/b", "/a"].map(|path| {
+            let (graph, result) = graph(path);
+            merged.merge(&graph, result)
+        });
+        assert_eq!(results[0], results[2]);
+        let names: Vec<_> = merged.needed(&results).into_iter().map(|id| merged[id].name.clone()).collect();
+        assert_eq!(names, ["scratch", "shared", "/a", "result", "/b", "result"]);
+        let inputs = merged.inputs(results[1]).into_iter().map(|id| merged[id].name.clone()).collect::<Vec<_>>();
+        assert_eq!(inputs, ["/b", "shared", "/b"]);
     }
 
     #[test]

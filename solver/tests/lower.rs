@@ -2,7 +2,7 @@
 
 use oci::image::{History, ImageConfig};
 use oci::{Digest, Platform, Reference};
-use solver::lower::{ImageResolver, LowerOptions, Plan, Purpose, ResolvedImage, lower};
+use solver::lower::{ImageResolver, LowerOptions, Plan, Purpose, ResolvedImage, lower, lower_all};
 use solver::op::{Exec, FileAction, Network, Op};
 
 /// `base` has an environment, a command and a trigger or two; `plain` has a PATH only.
@@ -260,4 +260,60 @@ async fn copies_become_actions() {
         .collect();
     assert_eq!(actions, ["/a -> /w/dst/", "/b -> /w/dst/", "/E -> /w/dst/"], "D18.11, D5.20");
     assert_eq!(history(&plan).pop().unwrap(), "COPY a ../b/ <<E dst/ # buildkit +");
+}
+
+/// R9.8, R9.7, X5.14, D21.6.
+#[tokio::test]
+async fn platforms_share_what_does_not_depend_on_them() {
+    let text = "\
+FROM --platform=$BUILDPLATFORM plain AS tools
+RUN make tools
+FROM --platform=$BUILDPLATFORM plain AS cross
+ARG TARGETARCH
+RUN make for $TARGETARCH
+FROM plain as last
+COPY --from=tools /t /t
+COPY --from=cross /c /c
+RUN last
+";
+    let dockerfile = parser::parse(text).unwrap();
+    let host = Platform::host();
+    let other: Platform = if host.architecture == "arm64" { "linux/amd64" } else { "linux/arm64" }.parse().unwrap();
+    let options = [&other, &host].map(|platform| LowerOptions {
+        platform: Some(platform.clone()),
+        names_platform: true,
+        ..LowerOptions::default()
+    });
+    let lowered = lower_all(&dockerfile, &options, &Images).await;
+    assert_eq!(lowered.warnings.iter().map(|warning| warning.rule).collect::<Vec<_>>(), ["FromAsCasing"]);
+    let plans = lowered.plans.unwrap();
+    let architectures: Vec<_> = plans.targets.iter().map(|target| target.config.architecture.as_str()).collect();
+    assert_eq!(architectures, [other.architecture.as_str(), host.architecture.as_str()]);
+    let results: Vec<_> = plans.targets.iter().map(|target| target.result).collect();
+    let needed = plans.graph.needed(&results);
+    let mut names: Vec<_> = needed.into_iter().map(|id| plans.graph[id].name.clone()).collect();
+    names.retain(|name| name.contains("RUN"));
+    let expected = [
+        format!("[{host} tools 2/2] RUN make tools"),
+        format!("[{host}->{} cross 2/2] RUN make for {}", other.architecture, other.architecture),
+        format!("[{other} last 4/4] RUN last"),
+        format!("[{host} cross 2/2] RUN make for {}", host.architecture),
+        format!("[{host} last 4/4] RUN last"),
+    ];
+    names.sort();
+    let mut sorted = expected.to_vec();
+    sorted.sort();
+    assert_eq!(names, sorted);
+}
+
+/// D16.5.
+#[tokio::test]
+async fn a_requested_platform_is_that_of_the_image() {
+    for text in ["windows(10.0.20348.1006)/amd64", "darwin/arm64", "linux/arm/v6", "linux/quantum"] {
+        let platform: Platform = text.parse().unwrap();
+        let options = LowerOptions { platform: Some(platform.clone()), ..LowerOptions::default() };
+        for from in ["FROM scratch\nCOPY . /\n", "FROM plain\n"] {
+            assert_eq!(plan_with(from, &options).await.unwrap().config.platform(), platform, "{text}");
+        }
+    }
 }

@@ -9,6 +9,7 @@
 //! - [`stage`]: the state of one stage, and the instructions that only change its config
 //! - [`run`], [`transfer`]: RUN; COPY and ADD
 //! - [`history`]: the history's texts
+//! - [`several`]: several platforms at once
 //! - [`lint`]: build checks
 //!
 //! An error does not end the walk: the instruction that is wrong changes nothing, and what else is wrong is found too.
@@ -20,6 +21,7 @@ mod globals;
 mod history;
 mod lint;
 mod run;
+mod several;
 mod stage;
 mod stages;
 mod transfer;
@@ -38,6 +40,7 @@ use parser::diagnostic::Diagnostic;
 use parser::expand::{ExpandError, ExpandReason, Expander, Expansion};
 use parser::span::Span;
 use parser::{ErrorRule, IgnoreFile};
+pub use several::{LoweredAll, Plans, Target, lower_all};
 use stage::{Place, StageState};
 use stages::Stages;
 use std::collections::{BTreeMap, HashMap};
@@ -67,6 +70,8 @@ pub struct LowerOptions {
     pub labels: BTreeMap<String, String>,
     /// The requested platform; the host's otherwise.
     pub platform: Option<Platform>,
+    /// There are other platforms beside this one: names of steps begin with theirs (X5.14).
+    pub names_platform: bool,
     /// `--network`.
     pub network: Network,
     /// `--allow`.
@@ -314,9 +319,7 @@ impl<'a> Lowering<'a> {
         let mut config = state.config;
         config.config.labels.extend(self.options.labels.clone());
         if self.options.platform.is_some() {
-            config.os.clone_from(&self.platform.os);
-            config.architecture.clone_from(&self.platform.architecture);
-            config.variant.clone_from(&self.platform.variant);
+            request_platform(&mut config, &self.platform);
         }
         let outline = Outline::of(stages.all_dependencies(stages.target()).map(|index| &self.parameters[index]));
         let graph = std::mem::take(&mut self.graph);
@@ -371,6 +374,19 @@ impl<'a> Lowering<'a> {
             )),
             Purpose::Check | Purpose::Outline => Ok(()),
         }
+    }
+}
+
+/// D16.5: what the request says; beyond that, a base image of the same kind knows better.
+fn request_platform(config: &mut ImageConfig, wanted: &Platform) {
+    let is_same_kind = (&config.os, &config.architecture) == (&wanted.os, &wanted.architecture);
+    config.os.clone_from(&wanted.os);
+    config.architecture.clone_from(&wanted.architecture);
+    if wanted.variant.is_some() || !is_same_kind {
+        config.variant.clone_from(&wanted.variant);
+    }
+    if wanted.os_version.is_some() || !is_same_kind {
+        config.os_version.clone_from(&wanted.os_version);
     }
 }
 

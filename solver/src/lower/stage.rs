@@ -6,6 +6,7 @@ use super::{Lowering, Result, expansion_problem, history, lint, problem};
 use crate::graph::VertexId;
 use crate::op::{File, FileAction, Mkdir, Op};
 use crate::outline::Arg;
+use oci::Platform;
 use oci::image::{Empty, Healthcheck, ImageConfig};
 use parser::ErrorRule;
 use parser::ast::{ArgDeclaration, CommandLine, Instruction, InstructionKind, Pairs, Word};
@@ -63,7 +64,7 @@ impl Lowering<'_> {
     /// Runs through a stage. What is wrong is noted, and changes nothing.
     pub(super) fn stage(&mut self, stages: &Stages, index: usize, states: &[Option<StageState>]) -> StageState {
         let stage = &stages[index];
-        let mut steps = StepNames::new(stages, index);
+        let mut steps = StepNames::new(stages, index, self.options.names_platform);
         let mut state = self.base_state(stage, &mut steps, states);
         state.last = LastInstructions::default();
         // Triggers have been put among the instructions and do not go on to grandchildren (D15.57).
@@ -405,21 +406,28 @@ fn scratch_config(stage: &Stage) -> ImageConfig {
 
 /// Names of a stage's steps as progress shows them: `[build 2/5] RUN make` (X5.11 to X5.16).
 struct StepNames {
+    /// Where several platforms are built.
+    platform: Option<Platform>,
     stage: Option<String>,
     current: usize,
     total: usize,
 }
 
 impl StepNames {
-    fn new(stages: &Stages, index: usize) -> Self {
+    fn new(stages: &Stages, index: usize, names_platform: bool) -> Self {
         let stage = &stages[index];
         let counted = stage.instructions.iter().filter(|entry| is_step(&entry.instruction.kind)).count();
         let from = usize::from(matches!(stage.base, Base::Image(_)));
-        StepNames { stage: stages.shows_names().then(|| stages.display_name(index)), current: 0, total: counted + from }
+        StepNames {
+            platform: names_platform.then(|| stage.platform.clone()),
+            stage: stages.shows_names().then(|| stages.display_name(index)),
+            current: 0,
+            total: counted + from,
+        }
     }
 
     fn from(&mut self, image: &str) -> String {
-        self.next(&format!("FROM {image}"))
+        self.next(&format!("FROM {image}"), &Environment::default())
     }
 
     fn name(&mut self, kind: &InstructionKind, text: &str, is_trigger: bool, state: &StageState) -> String {
@@ -440,15 +448,37 @@ impl StepNames {
             InstructionKind::Add(_) => arguments.split(' ').map(parser::source::redacted).collect::<Vec<_>>().join(" "),
             _ => arguments.to_owned(),
         };
-        self.next(&format!("{onbuild}{} {}", kind.name(), arguments.trim_start()))
+        self.next(&format!("{onbuild}{} {}", kind.name(), arguments.trim_start()), &state.environment)
     }
 
-    fn next(&mut self, text: &str) -> String {
+    fn next(&mut self, text: &str, environment: &Environment) -> String {
         self.current += 1;
         let width = self.total.to_string().len();
         let stage = self.stage.as_ref().map(|stage| format!("{stage} ")).unwrap_or_default();
-        format!("[{stage}{:>width$}/{}] {text}", self.current, self.total)
+        let platform = self.platform.as_ref();
+        let platform = platform.map(|platform| format!("{platform}{} ", cross_target(platform, environment)));
+        let platform = platform.unwrap_or_default();
+        format!("[{platform}{stage}{:>width$}/{}] {text}", self.current, self.total)
     }
+}
+
+/// `->arm64` where a step of `platform` knows that it works for another one (X5.14).
+fn cross_target(platform: &Platform, environment: &Environment) -> String {
+    let whole = environment.get("TARGETPLATFORM").and_then(|text| text.parse::<Platform>().ok());
+    let target = whole.unwrap_or_else(|| {
+        let or = |name: &str, default: &str| environment.get(name).unwrap_or(default).to_owned();
+        let variant = environment.get("TARGETVARIANT").filter(|variant| !variant.is_empty()).map(str::to_owned);
+        let (os, architecture) = (or("TARGETOS", &platform.os), or("TARGETARCH", &platform.architecture));
+        Platform { variant, ..Platform::new(os, architecture) }.normalized()
+    });
+    if target.os != platform.os {
+        return format!("->{target}");
+    }
+    if target.architecture == platform.architecture {
+        return String::new();
+    }
+    let variant = target.variant.map(|variant| format!("/{variant}")).unwrap_or_default();
+    format!("->{}{variant}", target.architecture)
 }
 
 fn is_step(kind: &InstructionKind) -> bool {
