@@ -20,6 +20,9 @@ pub const IMAGE_NAME: &str = "io.containerd.image.name";
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 pub const CREATED: &str = "org.opencontainers.image.created";
 
+/// What Docker calls an index.
+pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+
 /// The longest manifest, index or config that is read.
 pub const MAX_DOCUMENT: u64 = 4 << 20;
 
@@ -55,6 +58,11 @@ pub fn read_index(dir: &Path) -> Result<ImageIndex, Error> {
 /// Replaces `index.json` in one step.
 pub fn write_index(dir: &Path, index: &ImageIndex) -> Result<(), Error> {
     replace(dir, "index.json", &to_json(index))
+}
+
+/// Whether it is a list of manifests, OCI's or Docker's.
+pub fn is_index(media_type: &MediaType) -> bool {
+    matches!(media_type, MediaType::ImageIndex) || media_type.as_ref() == DOCKER_INDEX
 }
 
 /// An index of these descriptors.

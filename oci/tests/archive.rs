@@ -1,7 +1,7 @@
 //! Archives and image layouts: what we write is read back by us and by skopeo; what others write is read; damaged and
 //! hostile ones are refused.
 
-use oci::archive::{ArchiveImage, ArchiveOptions, BlobSink, Error, read, read_tar, write_oci};
+use oci::archive::{ArchiveImage, ArchiveOptions, BlobSink, Error, read, read_tar, write_directory, write_oci};
 use oci::{Descriptor, Digest, MediaType, layout};
 use oci_spec::image::DescriptorBuilder;
 use serde_json::{Value, json};
@@ -251,14 +251,65 @@ fn an_index_may_hold_one_platform_only() {
     assert!(matches!(write(&store, &[named(&NAMES, &index)], false), Err(Error::Missing { .. })));
 }
 
+/// `docker load` of an engine without OCI layouts gets what it can run; the archive has all.
+#[test]
+fn an_index_is_saved_whole_and_docker_finds_its_own() {
+    let host = oci::Platform::host();
+    let mut store = Store::default();
+    let with_platform = |mut manifest: Descriptor, platform: &oci::Platform| {
+        manifest.set_platform(Some(platform.to_spec()));
+        manifest
+    };
+    let own = with_platform(store.image("own"), &host);
+    let other = with_platform(store.image("other"), &oci::Platform::new("linux", "quantum"));
+    let both = store.index(&[&other, &own]);
+    let foreign = store.index(&[&other]);
+    let out = write(&store, &[named(&NAMES, &both), named(&[], &foreign)], true).unwrap();
+    let entries = entries(&out);
+    let docker: Value = serde_json::from_slice(&entries["manifest.json"].1).unwrap();
+    assert_eq!(docker.as_array().unwrap().len(), 1);
+    let config = docker[0]["Config"].as_str().unwrap();
+    assert!(String::from_utf8_lossy(&entries[config].1).contains("\"own\""));
+    let mut read = Store::default();
+    assert_eq!(read_tar(out.as_slice(), &mut read).unwrap()[0].manifest.digest(), both.digest());
+    assert_eq!(read, store);
+}
+
+/// R5.9.1.
+#[test]
+fn directories_are_added_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("layout");
+    let mut store = Store::default();
+    let (one, two) = (store.image("amd64"), store.image("arm64"));
+    let index = store.index(&[&one, &two]);
+    let write = |store: &Store, image: ArchiveImage| {
+        write_directory(&[image], &store.source(), &ArchiveOptions::default(), &dir)
+    };
+    write(&store, named(&[NAMES[0]], &one)).unwrap();
+    write(&store, named(&[], &two)).unwrap();
+    write(&store, named(&[NAMES[0]], &index)).unwrap();
+    let entries: Vec<_> = layout::read_index(&dir).unwrap().manifests().clone();
+    let tag = |entry: &Descriptor| entry.annotations().as_ref().unwrap()[layout::REF_NAME].clone();
+    assert_eq!(entries.iter().map(tag).collect::<Vec<_>>(), ["latest", "1.0"]);
+    assert_eq!(entries[1].digest(), index.digest());
+    let mut read_back = Store::default();
+    assert_eq!(read(&dir, &mut read_back).unwrap().len(), 2);
+    assert_eq!(read_back, store);
+    assert_eq!(fs::read_dir(dir.join("blobs/sha256")).unwrap().count(), store.0.len(), "no temporary files");
+
+    let third = store.image("riscv64");
+    let layer = Digest::of(&[0; 1024]);
+    fs::remove_file(layout::blob_path(&dir, &layer)).unwrap();
+    store.0.insert(layer, vec![1; 1024]);
+    assert!(matches!(write(&store, named(&[], &third)), Err(Error::DigestMismatch { .. })));
+    assert_eq!(layout::read_index(&dir).unwrap().manifests().len(), 2);
+}
+
 #[test]
 fn what_is_refused() {
     let mut store = Store::default();
     let manifest = store.image("amd64");
-    let index = store.index(&[&manifest]);
-    let error = write(&store, &[named(&NAMES, &index)], true).unwrap_err();
-    assert!(matches!(error, Error::ManifestList { .. }), "{error}");
-
     let layer = Digest::of(&[0; 1024]);
     let swapped = RefCell::new(store.clone());
     swapped.borrow_mut().0.insert(layer, vec![1; 1024]);

@@ -1,13 +1,15 @@
 //! Images as single files: OCI archives (a tar of an image layout) and what `docker save` writes.
 //!
-//! - [`write_oci`] writes an OCI archive, readable by Docker too if asked;
+//! - [`write_oci`] writes an OCI archive, readable by Docker too if asked; [`write_directory`] the same as a directory;
 //! - [`read`] takes the images out of an archive or layout directory, storing their blobs through a [`BlobSink`].
 
+mod directory;
 mod docker;
 mod graph;
 mod read;
 mod write;
 
+pub use directory::write_directory;
 pub use read::{read, read_tar};
 pub use write::{ArchiveOptions, write_oci};
 
@@ -51,8 +53,6 @@ pub enum Error {
     DigestMismatch { expected: Digest, found: Digest },
     #[error("blob {digest} is corrupt: it has {found} bytes instead of {expected}")]
     SizeMismatch { digest: Digest, expected: u64, found: u64 },
-    #[error("docker archives cannot hold manifest lists: {digest} is one; choose one platform, or the OCI format")]
-    ManifestList { digest: Digest },
 }
 
 impl Error {

@@ -5,14 +5,15 @@ use super::{ArchiveImage, BlobSource, Error, digest_of};
 use crate::codec::HashingReader;
 use crate::layer::{Header, TypeFlag, padding};
 use crate::layout::{self, MAX_DOCUMENT};
-use crate::{Descriptor, Digest};
+use crate::{Descriptor, Digest, Platform, platform};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
 #[derive(Clone, Debug, Default)]
 pub struct ArchiveOptions {
-    /// Add the `manifest.json` that `docker load` wants; such an archive cannot hold indexes (spec R5.9.6).
+    /// Add the `manifest.json` that `docker load` wants. Of an index it names the image for this machine, if there is one: the file can name no
+    /// index, and an engine that reads OCI layouts takes the whole from `index.json`.
     pub docker: bool,
     /// For `org.opencontainers.image.created`: RFC 3339, to the second.
     pub created: Option<String>,
@@ -70,10 +71,8 @@ fn docker_manifest(images: &[ArchiveImage], source: &mut Source<'_>) -> Result<V
     let path = |descriptor: &Descriptor| Ok::<_, Error>(format!("blobs/sha256/{}", digest_of(descriptor)?.hex()));
     let mut entries = Vec::new();
     for image in images {
-        let digest = digest_of(&image.manifest)?;
-        let bytes = source.document(&image.manifest)?.unwrap_or_default();
-        let document = Document::parse(&digest, &bytes)?;
-        let Some(config) = &document.config else { return Err(Error::ManifestList { digest }) };
+        let Some(document) = for_this_machine(&image.manifest, source)? else { continue };
+        let Some(config) = &document.config else { continue };
         let layers: Vec<String> = document.layers.iter().flatten().map(path).collect::<Result<_, _>>()?;
         let names: Vec<&str> = image.names.iter().map(|name| familiar(name)).collect();
         entries.push(json!({
@@ -85,6 +84,19 @@ fn docker_manifest(images: &[ArchiveImage], source: &mut Source<'_>) -> Result<V
     Ok(json!(entries).to_string().into_bytes())
 }
 
+/// An image's manifest; of an index the one for this machine.
+fn for_this_machine(descriptor: &Descriptor, source: &mut Source<'_>) -> Result<Option<Document>, Error> {
+    let mut read = |descriptor: &Descriptor| {
+        let bytes = source.document(descriptor)?.unwrap_or_default();
+        Document::parse(&digest_of(descriptor)?, &bytes)
+    };
+    let document = read(descriptor)?;
+    match &document.manifests {
+        Some(manifests) => platform::select(manifests, &Platform::host()).map(&mut read).transpose(),
+        None => Ok(Some(document)),
+    }
+}
+
 /// The short form of a name, as Docker shows it.
 fn familiar(name: &str) -> &str {
     match name.strip_prefix("docker.io/") {
@@ -93,7 +105,7 @@ fn familiar(name: &str) -> &str {
     }
 }
 
-struct Source<'a>(&'a BlobSource<'a>);
+pub(super) struct Source<'a>(pub(super) &'a BlobSource<'a>);
 
 impl Content for Source<'_> {
     fn document(&mut self, descriptor: &Descriptor) -> Result<Option<Vec<u8>>, Error> {

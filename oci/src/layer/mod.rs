@@ -9,7 +9,7 @@
 //! - [`write_tar`] writes changes as the layer's tar, byte for byte as BuildKit does, so that diff ids agree;
 //! - [`content_id`] hashes changes, leaving out times that only say when the step ran;
 //! - [`apply`] unpacks a (foreign, hostile) layer tar into an empty upper directory;
-//! - [`tar_from_directory`] and [`copy_tree`] export a whole merged tree.
+//! - [`tar_from_directory`] and [`copy_tree`] export a whole merged tree, [`tar_from_trees`] several.
 
 mod apply;
 mod content;
@@ -31,7 +31,7 @@ pub use content::{KnownDigests, content_id};
 pub use copy::{CopySummary, copy_tree};
 pub use diff::diff;
 pub use digest::{LARGE, content_digest};
-pub use tree::tar_from_directory;
+pub use tree::{NamedTree, check_disjoint, tar_from_directory, tar_from_disjoint_trees, tar_from_trees};
 pub use walk::Changes;
 pub use write::{TarOptions, TarSummary, write_tar};
 
@@ -92,6 +92,8 @@ pub enum Error {
     Redirected { path: String },
     #[error("short write copying file {path}: its size changed from {expected} bytes while it was read")]
     SizeChanged { path: String, expected: u64 },
+    #[error("cannot overwrite {path} from {first} with {second} when split option is disabled")]
+    Overlap { path: String, first: String, second: String },
     #[error("cannot write the tar: {0}")]
     Output(io::Error),
     #[error("cannot read the tar: {0}")]

@@ -42,38 +42,67 @@ pub fn write_tar(
     options: &TarOptions,
     out: &mut impl Write,
 ) -> Result<TarSummary, Error> {
-    write(changes, upper, options, Xattrs::Capability, out)
+    write([Ok(TreeEntries { folder: b"", tree: upper, entries: changes })], options, Xattrs::Capability, out)
 }
 
-pub(super) fn write(
-    changes: impl IntoIterator<Item = Result<Change, Error>>,
-    tree: BorrowedFd<'_>,
+/// Entries of a tar that are of one tree.
+pub(super) struct TreeEntries<'a, I> {
+    /// Where they lie in the tar: without slashes, empty for the top.
+    pub folder: &'a [u8],
+    /// Where the contents come from.
+    pub tree: BorrowedFd<'a>,
+    pub entries: I,
+}
+
+pub(super) fn write<'a, I: IntoIterator<Item = Result<Change, Error>>>(
+    parts: impl IntoIterator<Item = Result<TreeEntries<'a, I>, Error>>,
     options: &TarOptions,
     xattrs: Xattrs,
     out: &mut impl Write,
 ) -> Result<TarSummary, Error> {
-    let mut writer = TarWriter { out: Buffered::new(out), files: Files { tree, parent: None }, options, xattrs };
     let mut summary = TarSummary::default();
-    for change in changes {
-        writer.entry(&change?, &mut summary)?;
-        summary.entries += 1;
+    let mut out = Buffered::new(out);
+    for part in parts {
+        let TreeEntries { folder, tree, entries } = part?;
+        let mut writer = TarWriter { out, folder, files: Files { tree, parent: None }, options, xattrs };
+        if !folder.is_empty() {
+            writer.folder()?;
+            summary.entries += 1;
+        }
+        for change in entries {
+            writer.entry(&change?, &mut summary)?;
+            summary.entries += 1;
+        }
+        out = writer.out;
     }
-    writer.out.zeros(2 * BLOCK)?;
-    summary.bytes = writer.out.finish()?;
+    out.zeros(2 * BLOCK)?;
+    summary.bytes = out.finish()?;
     Ok(summary)
 }
 
 struct TarWriter<'a, W> {
     out: Buffered<'a, W>,
+    folder: &'a [u8],
     files: Files<'a>,
     options: &'a TarOptions,
     xattrs: Xattrs,
 }
 
 impl<W: Write> TarWriter<'_, W> {
+    fn folder(&mut self) -> Result<(), Error> {
+        let path = [self.folder, b"/"].concat();
+        self.out.header(&Header { mode: 0o755, ..Header::new(&path, TypeFlag::Directory) })
+    }
+
+    /// A path as the tar has it.
+    fn place(&self, path: &[u8]) -> Vec<u8> {
+        if self.folder.is_empty() { path.to_vec() } else { dir::join(self.folder, path) }
+    }
+
     fn entry(&mut self, change: &Change, summary: &mut TarSummary) -> Result<(), Error> {
         let (parent, base) = split(&change.path);
-        let mut path = change.path.clone();
+        let mut path = self.place(&change.path);
+        let link;
         let mut header = Header::new(b"", TypeFlag::Regular);
         match &change.kind {
             ChangeKind::Directory => {
@@ -87,14 +116,15 @@ impl<W: Write> TarWriter<'_, W> {
             }
             ChangeKind::HardLink { to } => {
                 header.kind = TypeFlag::Link;
-                header.link = to;
+                link = self.place(to);
+                header.link = &link;
             }
             ChangeKind::Device { char, major, minor } => {
                 header.kind = if *char { TypeFlag::Char } else { TypeFlag::Block };
                 header.device = (*major, *minor);
             }
             ChangeKind::Fifo => header.kind = TypeFlag::Fifo,
-            ChangeKind::Whiteout => path = dir::join(parent, &[b".wh.", base].concat()),
+            ChangeKind::Whiteout => path = self.place(&dir::join(parent, &[b".wh.", base].concat())),
         }
         header.path = &path;
         if change.kind != ChangeKind::Whiteout {

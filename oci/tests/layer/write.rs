@@ -209,3 +209,35 @@ proptest! {
         }
     }
 }
+
+/// R5.10, R5.10.3.
+#[test]
+fn trees_of_several_platforms() {
+    let (one, two) = (Tree::new(), Tree::new());
+    one.dir("d").file("d/x", "1").link("d/y", "d/x");
+    two.dir("d").file("d/z", "2");
+    let trees = [("linux/amd64", &one), ("linux/arm/v7", &two)];
+    let trees = trees.map(|(name, tree)| layer::NamedTree { root: tree.fd(), name });
+    let listed = |out: &[u8]| {
+        let mut archive = tar::Archive::new(out);
+        let entries = archive.entries().unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            let link = entry.link_name().unwrap().map(|link| format!(" -> {}", link.display())).unwrap_or_default();
+            format!("{}{link}", entry.path().unwrap().display())
+        });
+        entries.collect::<Vec<_>>()
+    };
+    let mut out = Vec::new();
+    layer::tar_from_trees(&trees, &TarOptions::default(), &mut out).unwrap();
+    let split = ["linux_amd64/", "linux_amd64/d/", "linux_amd64/d/x", "linux_amd64/d/y -> linux_amd64/d/x"];
+    let more = ["linux_arm_v7/", "linux_arm_v7/d/", "linux_arm_v7/d/z"];
+    assert_eq!(listed(&out), [&split[..], &more].concat());
+
+    layer::check_disjoint(&trees).unwrap();
+    let mut out = Vec::new();
+    layer::tar_from_disjoint_trees(&trees, &TarOptions::default(), &mut out).unwrap();
+    assert_eq!(listed(&out), ["d/", "d/x", "d/y -> d/x", "d/z"]);
+    two.file("d/x", "other");
+    let error = layer::check_disjoint(&trees).unwrap_err().to_string();
+    assert_eq!(error, "cannot overwrite d/x from linux/amd64 with linux/arm/v7 when split option is disabled");
+}
