@@ -167,7 +167,7 @@ impl Store {
     fn index(&self) -> Result<ImageIndex> {
         let path = self.path("index.json");
         let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
-        serde_json::from_slice(&bytes).map_err(|source| Error::Document { path, source })
+        oci::layout::index_from_json(&bytes).map_err(|source| Error::Document { path, source })
     }
 
     /// Reads, changes and replaces the index, one process at a time.
@@ -178,7 +178,7 @@ impl Store {
         change(&mut entries);
         index.set_manifests(entries);
         let path = self.path("index.json");
-        let bytes = serde_json::to_vec(&index).map_err(|source| Error::Document { path: path.clone(), source })?;
+        let bytes = oci::layout::to_json(&index);
         let temporary = self.path("tmp").join(random_name());
         fs::write(&temporary, bytes).map_err(|error| {
             let _ = fs::remove_file(&temporary);

@@ -68,6 +68,42 @@ impl App {
     }
 }
 
+impl App {
+    /// The image that the user means, from a registry if the store does not have it. Without a platform it is this machine's, or what there is.
+    pub async fn resolve(
+        &self,
+        images: &Images,
+        word: &str,
+        platform: Option<&Platform>,
+    ) -> Result<(Reference, ResolvedImage)> {
+        let host = Platform::host();
+        let wanted = platform.unwrap_or(&host);
+        let (reference, resolved) = match self.find(word) {
+            // An id is nothing that a registry knows.
+            Ok(Found { image, name: None }) => {
+                let name = image.names.first().map_or("localhost/image:latest", String::as_str);
+                let reference = reference(name)?;
+                let resolved = images.stored(&image.descriptor, &reference, wanted)?;
+                (reference, resolved.ok_or_else(|| no_platform(word, wanted))?)
+            }
+            _ => {
+                let reference = reference(word)?;
+                let resolved = images.resolve(&reference, wanted).await?;
+                (reference, resolved)
+            }
+        };
+        let found = resolved.config.platform();
+        if platform.is_some() && !wanted.matches(&found) {
+            return Err(no_platform(word, wanted));
+        }
+        Ok((reference, resolved))
+    }
+}
+
+fn no_platform(word: &str, platform: &Platform) -> CliError {
+    executor::Error::NoPlatform { reference: word.to_owned(), platform: platform.to_string() }.into()
+}
+
 /// Walks hold directories open as deep as they are. Steps keep the limit that they would have without this: they are children of the zygote.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

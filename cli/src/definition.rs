@@ -94,13 +94,47 @@ pub fn build_args(given: &[String]) -> Result<BTreeMap<String, String>> {
     Ok(args)
 }
 
-/// `--platform`, for one platform.
-pub fn platform(given: Option<&str>) -> Result<Option<Platform>> {
-    match given.filter(|text| !text.is_empty()) {
-        Some(text) if text.contains(',') => {
-            Err(CliError::Usage("--platform with several platforms is not supported yet".into()))
+/// `--platform`: lists of platforms, each once, in the order given (R9.7).
+pub fn platforms(given: &[String]) -> Result<Vec<Platform>> {
+    let mut platforms = Vec::new();
+    // The environment may hold an empty text, which says nothing.
+    for text in given.iter().filter(|text| !text.is_empty()).flat_map(|text| text.split(',')) {
+        let platform = text.trim().parse().map_err(|error: oci::InvalidPlatform| CliError::Usage(error.to_string()))?;
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
         }
-        Some(text) => text.parse().map(Some).map_err(|error: oci::InvalidPlatform| CliError::Usage(error.to_string())),
-        None => Ok(None),
     }
+    Ok(platforms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// R9.1, R9.2, R9.7.
+    #[test]
+    fn platforms_stay_in_order_and_are_there_once() {
+        let given = |texts: &[&str]| {
+            let texts: Vec<_> = texts.iter().map(|text| (*text).to_owned()).collect();
+            platforms(&texts).map(|platforms| platforms.iter().map(Platform::to_string).collect::<Vec<_>>())
+        };
+        for (texts, expected) in [
+            (&[][..], &[][..]),
+            (&[""], &[]),
+            (&["linux/arm64,linux/amd64"], &["linux/arm64", "linux/amd64"]),
+            (
+                &["linux/x86_64", "linux/arm64/v8, linux/amd64", "armhf"],
+                &["linux/amd64", "linux/arm64", "linux/arm/v7"],
+            ),
+            (&["windows(10.0.20348.1006)/amd64,darwin"], &["windows(10.0.20348.1006)/amd64", DARWIN]),
+            (&["linux/quantum"], &["linux/quantum"]),
+        ] {
+            assert_eq!(given(texts).unwrap(), expected, "{texts:?}");
+        }
+        for wrong in ["linux/amd64,", ",", "a/b/c/d", "nonsense"] {
+            assert!(matches!(given(&[wrong]), Err(CliError::Usage(_))), "{wrong}");
+        }
+    }
+
+    const DARWIN: &str = if cfg!(target_arch = "aarch64") { "darwin/arm64" } else { "darwin/amd64" };
 }

@@ -9,10 +9,12 @@ pub enum OutputSpec {
     Image { names: Vec<String>, push: bool, format: ImageFormat },
     /// An OCI layout or docker archive in a file, or on standard output.
     Archive { docker: bool, destination: Destination, names: Vec<String>, format: ImageFormat },
-    /// The files, in a directory.
-    Local(PathBuf),
+    /// An OCI layout as a directory, beside what is in it already.
+    Layout { directory: PathBuf, names: Vec<String>, format: ImageFormat },
+    /// The files, in a directory. `split` says whether each platform has a folder; by default where there are several.
+    Local { directory: PathBuf, split: Option<bool> },
     /// The files, as a tar.
-    Tar(Destination),
+    Tar { destination: Destination, split: Option<bool> },
     /// Nothing but the cache.
     CacheOnly,
 }
@@ -41,8 +43,8 @@ impl OutputSpec {
             && !only.contains('=')
         {
             return Ok(match only.as_str() {
-                "-" => OutputSpec::Tar(Destination::Stdout),
-                path => OutputSpec::Local(path.into()),
+                "-" => OutputSpec::Tar { destination: Destination::Stdout, split: None },
+                path => OutputSpec::Local { directory: path.into(), split: None },
             });
         }
         let mut values = Fields::default();
@@ -55,13 +57,14 @@ impl OutputSpec {
 
     /// Whether the output is an image, which alone has an id.
     pub fn is_image(&self) -> bool {
-        matches!(self, OutputSpec::Image { .. } | OutputSpec::Archive { .. })
+        matches!(self, OutputSpec::Image { .. } | OutputSpec::Archive { .. } | OutputSpec::Layout { .. })
     }
 
     pub fn is_stdout(&self) -> bool {
         matches!(
             self,
-            OutputSpec::Tar(Destination::Stdout) | OutputSpec::Archive { destination: Destination::Stdout, .. }
+            OutputSpec::Tar { destination: Destination::Stdout, .. }
+                | OutputSpec::Archive { destination: Destination::Stdout, .. }
         )
     }
 
@@ -73,6 +76,9 @@ impl OutputSpec {
             }
             OutputSpec::Archive { docker, destination, names, format } if names.is_empty() => {
                 OutputSpec::Archive { docker, destination, names: tags.to_vec(), format }
+            }
+            OutputSpec::Layout { directory, names, format } if names.is_empty() => {
+                OutputSpec::Layout { directory, names: tags.to_vec(), format }
             }
             other => other,
         }
@@ -88,6 +94,8 @@ struct Fields {
     compression: Option<String>,
     level: Option<i32>,
     docker_types: bool,
+    directory: bool,
+    split: Option<bool>,
 }
 
 impl Fields {
@@ -110,10 +118,10 @@ impl Fields {
                 self.level = Some(level);
             }
             "oci-mediatypes" => self.docker_types = !flag()?,
-            "tar" if flag()? => {}
+            "tar" => self.directory = !flag()?,
             "store" if flag()? => {}
             "unpack" | "force-compression" | "name-canonical" | "push-by-digest" | "rewrite-timestamp" if !flag()? => {}
-            "platform-split" => {}
+            "platform-split" => self.split = Some(flag()?),
             key => return Err(format!("output option {key:?} is not supported yet")),
         }
         Ok(())
@@ -125,7 +133,16 @@ impl Fields {
             None | Some("" | "-") => Destination::Stdout,
             Some(path) => Destination::File(path.into()),
         };
+        if self.directory && self.kind.as_deref() != Some("oci") {
+            return Err(format!("output {text:?}: tar=false is for type=oci"));
+        }
         match self.kind.as_deref() {
+            Some("oci") if self.directory => match self.destination {
+                Some(path) if path != "-" && !path.is_empty() => {
+                    Ok(OutputSpec::Layout { directory: path.into(), names: self.names, format })
+                }
+                _ => Err(format!("output {text:?}: dest is required for tar=false")),
+            },
             Some("image") => Ok(OutputSpec::Image { names: self.names, push: self.push, format }),
             Some("registry") => Ok(OutputSpec::Image { names: self.names, push: true, format }),
             Some("oci") => Ok(OutputSpec::Archive {
@@ -141,9 +158,11 @@ impl Fields {
                     Ok(OutputSpec::Archive { docker: true, destination: file(destination), names: self.names, format })
                 }
             },
-            Some("tar") => Ok(OutputSpec::Tar(file(self.destination))),
+            Some("tar") => Ok(OutputSpec::Tar { destination: file(self.destination), split: self.split }),
             Some("local") => match self.destination {
-                Some(path) if path != "-" && !path.is_empty() => Ok(OutputSpec::Local(path.into())),
+                Some(path) if path != "-" && !path.is_empty() => {
+                    Ok(OutputSpec::Local { directory: path.into(), split: self.split })
+                }
                 _ => Err(format!("output {text:?}: dest is required for local output")),
             },
             Some("cacheonly") => Ok(OutputSpec::CacheOnly),
@@ -207,12 +226,16 @@ mod tests {
             names: vec![],
             format: PLAIN,
         };
+        let local = |directory: &str, split| OutputSpec::Local { directory: directory.into(), split };
+        let tar = |destination, split| OutputSpec::Tar { destination, split };
         for (text, expected) in [
-            ("out", OutputSpec::Local("out".into())),
-            ("-", OutputSpec::Tar(Destination::Stdout)),
-            ("type=local,dest=out", OutputSpec::Local("out".into())),
-            ("type=tar,dest=x.tar", OutputSpec::Tar(Destination::File("x.tar".into()))),
-            ("type=tar", OutputSpec::Tar(Destination::Stdout)),
+            ("out", local("out", None)),
+            ("-", tar(Destination::Stdout, None)),
+            ("type=local,dest=out", local("out", None)),
+            ("type=local,dest=out,platform-split=false", local("out", Some(false))),
+            ("type=tar,dest=x.tar,platform-split", tar(Destination::File("x.tar".into()), Some(true))),
+            ("type=tar", tar(Destination::Stdout, None)),
+            ("type=oci,dest=x,tar=false", OutputSpec::Layout { directory: "x".into(), names: vec![], format: PLAIN }),
             ("type=oci,dest=x.tar", archive(false, "x.tar")),
             ("type=docker,dest=x.tar", archive(true, "x.tar")),
             ("type=docker", OutputSpec::Image { names: vec![], push: false, format: PLAIN }),
@@ -239,6 +262,9 @@ mod tests {
             ("type=ocy,dest=x", "did you mean oci?"),
             ("dest=x,name=y", "type is required"),
             ("type=local", "dest is required"),
+            ("type=oci,tar=false", "dest is required"),
+            ("type=docker,dest=x,tar=false", "tar=false is for type=oci"),
+            ("type=local,dest=x,platform-split=maybe", "expected true or false"),
             ("type=oci,dest=x,compression=lz4", "unknown compression"),
             ("type=oci,dest=x,compression=gzip,compression-level=12", "not within"),
             ("type=oci,dest=x,nonsense=1", "\"nonsense\" is not supported yet"),

@@ -51,7 +51,7 @@ pub fn blob_path(dir: &Path, digest: &Digest) -> PathBuf {
 pub fn read_index(dir: &Path) -> Result<ImageIndex, Error> {
     match read_document(&dir.join("index.json"))? {
         None => Ok(index(Vec::new())),
-        Some(bytes) => serde_json::from_slice(&bytes).map_err(|e| Error::document("index.json", e)),
+        Some(bytes) => index_from_json(&bytes).map_err(|e| Error::document("index.json", e)),
     }
 }
 
@@ -123,7 +123,29 @@ pub(crate) fn tag(name: &str) -> &str {
 pub fn to_json(document: &impl Serialize) -> Vec<u8> {
     let mut value = serde_json::to_value(document).unwrap_or_default();
     sort_annotations(&mut value);
+    rename_platforms(&mut value, |(ours, norm)| (ours, norm));
     value.to_string().into_bytes()
+}
+
+/// An index from its bytes.
+pub fn index_from_json(bytes: &[u8]) -> Result<ImageIndex, serde_json::Error> {
+    let mut value = serde_json::from_slice(bytes)?;
+    rename_platforms(&mut value, |(ours, norm)| (norm, ours));
+    serde_json::from_value(value)
+}
+
+/// How `oci_spec` calls members of a descriptor's platform, and how the norm does.
+const PLATFORM_MEMBERS: [(&str, &str); 2] = [("os_version", "os.version"), ("os_features", "os.features")];
+
+fn rename_platforms(document: &mut Value, direction: fn((&'static str, &'static str)) -> (&'static str, &'static str)) {
+    let manifests = document.get_mut("manifests").and_then(Value::as_array_mut).into_iter().flatten();
+    for platform in manifests.filter_map(|manifest| manifest.get_mut("platform")?.as_object_mut()) {
+        for (from, to) in PLATFORM_MEMBERS.map(direction) {
+            if let Some(value) = platform.remove(from) {
+                platform.insert(to.to_owned(), value);
+            }
+        }
+    }
 }
 
 fn sort_annotations(value: &mut Value) {

@@ -337,6 +337,18 @@ fn what_is_refused() {
     );
 }
 
+/// The member that tells Windows images apart is called as the norm has it.
+#[test]
+fn platforms_keep_their_versions() {
+    let platform: oci::Platform = "windows(10.0.20348.1006)/amd64".parse().unwrap();
+    let mut image = Store::default().image("amd64");
+    image.set_platform(Some(platform.to_spec()));
+    let bytes = layout::to_json(&layout::index(vec![image.clone()]));
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(text.contains(r#""os.version":"10.0.20348.1006""#), "{text}");
+    assert_eq!(layout::index_from_json(&bytes).unwrap().manifests()[0], image);
+}
+
 #[test]
 fn layouts_keep_one_entry_a_name() {
     let dir = tempfile::tempdir().unwrap();

@@ -4,12 +4,17 @@ use crate::app::App;
 use crate::error::Result;
 use crate::stdout;
 use clap::Args;
+use oci::Platform;
 use std::process::ExitCode;
 
 #[derive(Args)]
 pub struct HistoryArgs {
     /// Name or id of an image
     pub image: String,
+
+    /// Of an image for several platforms, the one to show (default: this machine's)
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Option<Platform>,
 
     /// Show whole commands
     #[arg(long)]
@@ -18,7 +23,7 @@ pub struct HistoryArgs {
 
 pub fn run(args: &HistoryArgs, app: &App) -> Result<ExitCode> {
     let found = app.find(&args.image)?;
-    let document = Document::read(app, &found.image.descriptor)?;
+    let document = Document::read(app, &found.image.descriptor, args.platform.as_ref())?;
     let mut layers = document.manifest.layers().iter();
     let mut rows = Vec::new();
     for entry in &document.config.history {

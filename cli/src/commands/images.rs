@@ -61,8 +61,8 @@ pub fn run(args: &ImagesArgs, app: &App) -> Result<ExitCode> {
 
 fn rows_of(app: &App, image: &StoredImage, args: &ImagesArgs) -> Result<Vec<Row>> {
     let digest = image.descriptor.digest().to_string();
-    // An image that cannot be read, or is for other platforms, is listed all the same.
-    let document = Document::read(app, &image.descriptor).ok();
+    // An image that cannot be read is listed all the same.
+    let document = Document::read(app, &image.descriptor, None).ok();
     let id = document.as_ref().map_or(digest.clone(), |document| document.id.clone());
     let id = if args.no_trunc { id } else { id.trim_start_matches("sha256:").chars().take(12).collect() };
     let created = document.as_ref().and_then(|document| document.config.created.clone()).unwrap_or_default();

@@ -13,7 +13,7 @@ pub struct PullArgs {
     pub image: String,
 
     /// The platform to fetch
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", env = "DOCKER_DEFAULT_PLATFORM")]
     pub platform: Option<String>,
 
     /// Print the digest only
@@ -23,7 +23,7 @@ pub struct PullArgs {
 
 pub fn run(args: &PullArgs, app: &App) -> Result<ExitCode> {
     let reference = reference(&args.image)?;
-    let platform = match &args.platform {
+    let platform = match args.platform.as_deref().filter(|text| !text.is_empty()) {
         Some(text) => text.parse().map_err(|error: oci::InvalidPlatform| CliError::Usage(error.to_string()))?,
         None => Platform::host(),
     };

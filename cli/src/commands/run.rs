@@ -1,4 +1,5 @@
-use crate::app::{App, reference};
+use crate::app::App;
+use crate::definition;
 use crate::error::{CliError, Result};
 use clap::Args;
 use executor::mount;
@@ -8,11 +9,9 @@ use executor::sandbox::{
 };
 use executor::source::image::Images;
 use executor::users;
-use oci::{Platform, Reference};
 use rustix::fs::FileType;
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 use solver::event::EventSink;
-use solver::lower::ImageResolver;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
@@ -48,6 +47,10 @@ pub struct RunArgs {
     /// The program to run instead of the image's
     #[arg(long, value_name = "PROGRAM")]
     pub entrypoint: Option<String>,
+
+    /// The platform of the image to run
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", env = "DOCKER_DEFAULT_PLATFORM")]
+    pub platform: Option<String>,
 
     /// Remove the container afterwards (always the case: none is kept)
     #[arg(long)]
@@ -87,7 +90,8 @@ pub fn run(args: RunArgs, app: &App) -> Result<ExitCode> {
 }
 
 async fn run_in(args: &RunArgs, app: &App, images: &Images) -> Result<u8> {
-    let (reference, resolved) = resolve(args, app, images).await?;
+    let platform = definition::platforms(args.platform.as_slice())?.into_iter().next();
+    let (reference, resolved) = app.resolve(images, &args.image, platform.as_ref()).await?;
     let stack = images.stack(&reference.to_string(), &resolved.manifest)?;
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
     images.unpack(&app.snapshots, &stack, "", &EventSink::new(sender)).await?;
@@ -165,21 +169,6 @@ async fn run_in(args: &RunArgs, app: &App, images: &Images) -> Result<u8> {
         Some(StartError::NotExecutable) => NOT_EXECUTABLE,
         None => u8::try_from(exit.code).unwrap_or(255),
     })
-}
-
-/// The image by name or id; by name from a registry too.
-async fn resolve(args: &RunArgs, app: &App, images: &Images) -> Result<(Reference, solver::lower::ResolvedImage)> {
-    let platform = Platform::host();
-    if let Ok(found) = app.find(&args.image) {
-        let name = found.image.names.first().cloned().unwrap_or_else(|| "localhost/image:latest".to_owned());
-        let reference = reference(&name)?;
-        if let Some(resolved) = images.stored(&found.image.descriptor, &reference, &platform)? {
-            return Ok((reference, resolved));
-        }
-    }
-    let reference = reference(&args.image)?;
-    let resolved = images.resolve(&reference, &platform).await?;
-    Ok((reference, resolved))
 }
 
 /// `--network` and `-p`.

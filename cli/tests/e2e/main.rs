@@ -14,6 +14,7 @@ mod images;
 mod interplay;
 mod limits;
 mod lsp;
+mod platforms;
 mod privileges;
 mod registry;
 mod remote;

@@ -5,6 +5,7 @@ use cache::Store;
 use oci::archive::{ArchiveImage, ArchiveOptions, BlobSink};
 use oci::{Descriptor, Digest};
 use std::io::{self, Read, Write};
+use std::path::Path;
 
 struct StoreSink<'a>(&'a Store);
 
@@ -18,16 +19,26 @@ impl BlobSink for StoreSink<'_> {
 
 /// Writes images as an OCI layout in a tar; with `docker` so that `docker load` reads it too.
 pub fn write(store: &Store, images: &[(Vec<String>, Descriptor)], docker: bool, out: &mut impl Write) -> Result<()> {
-    let images: Vec<_> = images
-        .iter()
-        .map(|(names, descriptor)| ArchiveImage { names: names.clone(), manifest: descriptor.clone() })
-        .collect();
-    let open = |digest: &Digest| -> io::Result<(u64, Box<dyn Read>)> {
-        let file = std::fs::File::open(store.blob_path(digest))?;
-        Ok((file.metadata()?.len(), Box::new(file)))
-    };
     let options = ArchiveOptions { docker, created: None };
-    oci::archive::write_oci(&images, &open, &options, out).map_err(|error| Error::Export(error.to_string()))
+    oci::archive::write_oci(&archive_images(images), &|digest| open(store, digest), &options, out)
+        .map_err(|error| Error::Export(error.to_string()))
+}
+
+/// Adds images to an OCI layout, made if it is missing.
+pub fn write_directory(store: &Store, images: &[(Vec<String>, Descriptor)], directory: &Path) -> Result<()> {
+    let options = ArchiveOptions::default();
+    oci::archive::write_directory(&archive_images(images), &|digest| open(store, digest), &options, directory)
+        .map_err(|error| Error::Export(error.to_string()))
+}
+
+fn archive_images(images: &[(Vec<String>, Descriptor)]) -> Vec<ArchiveImage> {
+    let images = images.iter();
+    images.map(|(names, descriptor)| ArchiveImage { names: names.clone(), manifest: descriptor.clone() }).collect()
+}
+
+fn open(store: &Store, digest: &Digest) -> io::Result<(u64, Box<dyn Read>)> {
+    let file = std::fs::File::open(store.blob_path(digest))?;
+    Ok((file.metadata()?.len(), Box::new(file)))
 }
 
 /// Reads an archive's images into the store. They have no names in it yet.

@@ -2,5 +2,6 @@
 
 pub mod archive;
 pub mod image;
+pub mod index;
 pub mod push;
 pub mod tree;

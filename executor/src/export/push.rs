@@ -3,8 +3,9 @@
 use crate::error::{Error, Result};
 use cache::Store;
 use oci::codec::{Compression, Encoder};
+use oci::layout::is_index;
 use oci::registry::Client;
-use oci::{Descriptor, Digest, ImageIndex, ImageManifest, MediaType, Reference};
+use oci::{Descriptor, Digest, ImageIndex, ImageManifest, Reference};
 use solver::event::Task;
 use std::fs::File;
 
@@ -18,8 +19,8 @@ pub async fn push(
     descriptor: &Descriptor,
     task: &Task,
 ) -> Result<()> {
-    if is_index(descriptor) {
-        let index: ImageIndex = document(store, &digest(descriptor)?)?;
+    if is_index(descriptor.media_type()) {
+        let index = read_index(store, descriptor)?;
         for manifest in index.manifests() {
             let child = reference.at_digest(digest(manifest)?);
             push_manifest(store, client, &child, manifest, task).await?;
@@ -32,8 +33,8 @@ pub async fn push(
 /// The same image with every uncompressed layer compressed, as registries want them; an image without such layers is itself. What is
 /// compressed is remembered by its diff id.
 pub async fn compressed(store: &Store, descriptor: &Descriptor, task: &Task) -> Result<Descriptor> {
-    if is_index(descriptor) {
-        return Ok(descriptor.clone());
+    if is_index(descriptor.media_type()) {
+        return compressed_index(store, descriptor, task).await;
     }
     let document = digest(descriptor)?;
     let mut manifest: serde_json::Value = document_value(store, &document)?;
@@ -62,11 +63,30 @@ pub async fn compressed(store: &Store, descriptor: &Descriptor, task: &Task) -> 
     if !changed {
         return Ok(descriptor.clone());
     }
-    let bytes = oci::layout::to_json(&manifest);
+    put_document(store, descriptor, &manifest)
+}
+
+async fn compressed_index(store: &Store, descriptor: &Descriptor, task: &Task) -> Result<Descriptor> {
+    let mut index = read_index(store, descriptor)?;
+    let mut manifests = Vec::with_capacity(index.manifests().len());
+    for manifest in index.manifests() {
+        manifests.push(Box::pin(compressed(store, manifest, task)).await?);
+    }
+    if *index.manifests() == manifests {
+        return Ok(descriptor.clone());
+    }
+    index.set_manifests(manifests);
+    put_document(store, descriptor, &index)
+}
+
+/// Stores a document in the place of the one that `descriptor` describes.
+fn put_document(store: &Store, descriptor: &Descriptor, document: &impl serde::Serialize) -> Result<Descriptor> {
+    let bytes = oci::layout::to_json(document);
     let digest = store.put_blob(&bytes)?;
-    let mut compressed = Descriptor::new(descriptor.media_type().clone(), bytes.len() as u64, digest.to_spec());
-    compressed.set_platform(descriptor.platform().clone());
-    Ok(compressed)
+    let mut changed = descriptor.clone();
+    changed.set_digest(digest.to_spec());
+    changed.set_size(bytes.len() as u64);
+    Ok(changed)
 }
 
 fn compress(store: &Store, diff_id: &Digest) -> Result<(Digest, u64)> {
@@ -131,14 +151,18 @@ async fn put(store: &Store, client: &Client, reference: &Reference, descriptor: 
     Ok(())
 }
 
-fn is_index(descriptor: &Descriptor) -> bool {
-    matches!(descriptor.media_type(), MediaType::ImageIndex)
-        || descriptor.media_type().to_string().contains("manifest.list")
+fn read_index(store: &Store, descriptor: &Descriptor) -> Result<ImageIndex> {
+    let digest = digest(descriptor)?;
+    oci::layout::index_from_json(&store.read_blob(&digest, MAX_DOCUMENT)?).map_err(|error| invalid(&digest, &error))
+}
+
+fn invalid(digest: &Digest, error: &serde_json::Error) -> Error {
+    Error::Export(format!("{digest} is not a valid document: {error}"))
 }
 
 fn document<T: serde::de::DeserializeOwned>(store: &Store, digest: &Digest) -> Result<T> {
     let bytes = store.read_blob(digest, MAX_DOCUMENT)?;
-    serde_json::from_slice(&bytes).map_err(|error| Error::Export(format!("{digest} is not a valid document: {error}")))
+    serde_json::from_slice(&bytes).map_err(|error| invalid(digest, &error))
 }
 
 fn digest(descriptor: &Descriptor) -> Result<Digest> {

@@ -5,6 +5,7 @@ use crate::error::{Error, Result, blocking};
 use crate::snapshot::Snapshots;
 use crate::value::{Layer, LayerOrigin, Stack};
 use cache::{LayerId, Store};
+use oci::layout::is_index;
 use oci::registry::Client;
 use oci::{Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, MediaType, Platform, Reference};
 use solver::event::EventSink;
@@ -31,10 +32,13 @@ impl Images {
     /// What `reference` stands for: an image of the store, one that an earlier build resolved, or the registry's.
     async fn find(&self, reference: &Reference, platform: &Platform) -> Result<ResolvedImage> {
         let memo = format!("{reference} {platform}");
+        let (mut is_here, mut other_platform) = (false, None);
         if !self.pull {
-            if let Ok(found) = self.store.find(&reference.to_string(), Some(&reference.to_string()))
-                && let Some(image) = self.stored(&found.image.descriptor, reference, platform)?
-            {
+            if let Ok(found) = self.store.find(&reference.to_string(), Some(&reference.to_string())) {
+                is_here = true;
+                other_platform = self.stored(&found.image.descriptor, reference, platform)?;
+            }
+            if let Some(image) = other_platform.take_if(|image| platform.matches(&image.config.platform())) {
                 return Ok(image);
             }
             if let Some(digests) = self.store.memo(MEMO, &memo)?
@@ -44,7 +48,15 @@ impl Images {
                 return Ok(ResolvedImage { manifest: digests.0, digest: digests.1, config });
             }
         }
-        let image = self.fetch(reference, platform).await?;
+        let image = match (self.fetch(reference, platform).await, other_platform) {
+            (Ok(image), _) => image,
+            // The registry has the name for no platform that fits better, or cannot be asked: what is here is meant (R9.4).
+            (Err(_), Some(image)) => return Ok(image),
+            (Err(_), None) if is_here => {
+                return Err(Error::NoPlatform { reference: reference.to_string(), platform: platform.to_string() });
+            }
+            (Err(error), None) => return Err(error),
+        };
         let digests = serde_json::to_vec(&(image.manifest, image.digest)).unwrap_or_default();
         self.store.put_memo(MEMO, &memo, &digests)?;
         Ok(image)
@@ -58,16 +70,20 @@ impl Images {
         platform: &Platform,
     ) -> Result<Option<ResolvedImage>> {
         let digest = self.digest(reference, descriptor)?;
-        let manifest = match descriptor.media_type() {
-            MediaType::ImageIndex => {
-                let index: ImageIndex = self.document(reference, &digest)?;
+        let manifest = match is_index(descriptor.media_type()) {
+            true => {
+                let index = parse_index(reference, &self.store.read_blob(&digest, MAX_DOCUMENT)?)?;
                 match oci::platform::select(index.manifests(), platform) {
                     Some(selected) => self.digest(reference, selected)?,
                     None => return Ok(None),
                 }
             }
-            _ => digest,
+            false => digest,
         };
+        // An archive may have brought an index and not all that it lists.
+        if !self.store.has_blob(&manifest) {
+            return Ok(None);
+        }
         Ok(Some(ResolvedImage { manifest, digest, config: self.config_of(reference, &manifest)? }))
     }
 
@@ -78,7 +94,7 @@ impl Images {
         let manifest = match is_index(&media_type) {
             false => digest,
             true => {
-                let index: ImageIndex = parse(reference, &bytes)?;
+                let index = parse_index(reference, &bytes)?;
                 let selected = oci::platform::select(index.manifests(), platform).ok_or_else(|| Error::NoPlatform {
                     reference: reference.to_string(),
                     platform: platform.to_string(),
@@ -241,14 +257,14 @@ impl ImageResolver for Images {
     }
 }
 
-fn is_index(media_type: &MediaType) -> bool {
-    matches!(media_type, MediaType::ImageIndex)
-        || media_type.as_ref() == "application/vnd.docker.distribution.manifest.list.v2+json"
+fn parse_index(reference: &Reference, bytes: &[u8]) -> Result<ImageIndex> {
+    oci::layout::index_from_json(bytes).map_err(|error| invalid(reference, &error))
 }
 
 fn parse<T: serde::de::DeserializeOwned>(reference: &Reference, bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|error| Error::Manifest {
-        reference: reference.to_string(),
-        problem: format!("is not valid: {error}"),
-    })
+    serde_json::from_slice(bytes).map_err(|error| invalid(reference, &error))
+}
+
+fn invalid(reference: &Reference, error: &serde_json::Error) -> Error {
+    Error::Manifest { reference: reference.to_string(), problem: format!("is not valid: {error}") }
 }

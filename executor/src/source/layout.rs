@@ -63,11 +63,11 @@ fn copy(store: &Store, path: &Path, found: &Descriptor, platform: &Platform, ref
         reference: reference.to_string(),
         problem: format!("is not valid: {error}"),
     };
-    if *found.media_type() == MediaType::ImageIndex {
-        let index: ImageIndex = serde_json::from_slice(&bytes).map_err(malformed)?;
+    if layout::is_index(found.media_type()) {
+        let index: ImageIndex = layout::index_from_json(&bytes).map_err(malformed)?;
         let Some(selected) = oci::platform::select(index.manifests(), platform) else { return Ok(()) };
         // No deeper: an index in an index is no image.
-        if *selected.media_type() != MediaType::ImageIndex {
+        if !layout::is_index(selected.media_type()) {
             copy(store, path, selected, platform, reference)?;
         }
         return Ok(());

@@ -37,9 +37,9 @@ pub struct BuildArgs {
     #[arg(long)]
     pub pull: bool,
 
-    /// The platform to build for
+    /// The platforms to build for; several, also in a list, make an image index
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", env = "DOCKER_DEFAULT_PLATFORM")]
-    pub platform: Option<String>,
+    pub platform: Vec<String>,
 
     /// How progress is shown: auto, plain, tty, rawjson, quiet or none
     #[arg(long, value_name = "MODE", env = "BUILDKIT_PROGRESS")]

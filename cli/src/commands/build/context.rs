@@ -208,9 +208,9 @@ impl Loader<'_> {
         }
     }
 
-    /// The named contexts, and those of them that are directories.
-    pub async fn named(&self, platform: &Platform) -> Result<(NamedContexts, BTreeMap<String, Value>)> {
-        let mut contexts = NamedContexts::default();
+    /// The named contexts for each platform, and those of them that are directories.
+    pub async fn named(&self, platforms: &[Platform]) -> Result<(Vec<NamedContexts>, BTreeMap<String, Value>)> {
+        let mut contexts = vec![NamedContexts::default(); platforms.len()];
         let mut values = BTreeMap::new();
         for (name, spec) in &self.request.named_contexts {
             let context = match spec {
@@ -224,12 +224,18 @@ impl Loader<'_> {
                 }
                 NamedSpec::Layout(path, reference) => {
                     let task = self.events.start(format!("[context {name}] OCI load from client"));
-                    let import = async { Ok(layout::import(&self.app.store, self.images, path, reference, platform)?) };
-                    let image = self.told(task, import).await?;
-                    NamedContext::Stored(reference.with_digest(image.digest), Box::new(image))
+                    let import = async {
+                        let import = |platform| layout::import(&self.app.store, self.images, path, reference, platform);
+                        Ok(platforms.iter().map(import).collect::<executor::error::Result<Vec<_>>>()?)
+                    };
+                    for (contexts, image) in contexts.iter_mut().zip(self.told(task, import).await?) {
+                        let reference = reference.with_digest(image.digest);
+                        contexts.insert(name, NamedContext::Stored(reference, Box::new(image)));
+                    }
+                    continue;
                 }
             };
-            contexts.insert(name, context);
+            contexts.iter_mut().for_each(|contexts| contexts.insert(name, context.clone()));
         }
         Ok((contexts, values))
     }

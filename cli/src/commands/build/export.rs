@@ -6,34 +6,59 @@ use crate::error::{CliError, Result};
 use crate::file::{Writer, to_file};
 use crate::output::{Destination, ImageFormat, OutputSpec};
 use crate::stdout;
-use executor::export::image::{BuiltImage, ImageOptions};
-use executor::export::{archive, image, push, tree};
+use executor::export::image::ImageOptions;
+use executor::export::tree::{Placing, Trees};
+use executor::export::{archive, image, index, push};
 use executor::source::image::Images;
 use executor::value::Stack;
 use oci::codec::Compression;
+use oci::{Descriptor, Digest, Platform};
 use serde_json::json;
 use solver::event::EventSink;
+use solver::lower::Target;
 use std::io::{BufWriter, Write};
+use std::sync::Arc;
 
 /// Hands a result on.
 pub struct Exporter<'a> {
     pub app: &'a App,
     pub images: &'a Images,
-    pub stack: &'a Stack,
-    pub config: &'a oci::ImageConfig,
-    pub base_history: usize,
-    pub epoch: Option<i64>,
+    /// In the order of the platforms; more than one only as an index.
+    pub parts: &'a [PlatformResult],
+    pub as_index: bool,
     pub events: &'a EventSink,
 }
 
+/// What was built for one platform.
+pub struct PlatformResult {
+    pub platform: Platform,
+    pub stack: Arc<Stack>,
+    pub target: Target,
+}
+
+/// An image in the store.
+pub struct Built {
+    /// Of the manifest or the index.
+    pub descriptor: Descriptor,
+    /// An index has none of its own.
+    pub config: Option<Digest>,
+}
+
+impl Built {
+    /// What `--iidfile` holds (R5.11.1).
+    fn id(&self) -> String {
+        self.config.map_or_else(|| self.descriptor.digest().to_string(), |config| config.to_string())
+    }
+}
+
 impl Exporter<'_> {
-    pub async fn export(&self, output: &OutputSpec) -> Result<Option<BuiltImage>> {
+    pub async fn export(&self, output: &OutputSpec) -> Result<Option<Built>> {
         let name = match output {
             OutputSpec::Image { .. } => "exporting to image",
-            OutputSpec::Archive { docker: false, .. } => "exporting to oci image format",
+            OutputSpec::Archive { docker: false, .. } | OutputSpec::Layout { .. } => "exporting to oci image format",
             OutputSpec::Archive { docker: true, .. } => "exporting to docker image format",
-            OutputSpec::Local(_) => "exporting to client directory",
-            OutputSpec::Tar(_) => "exporting to client tarball",
+            OutputSpec::Local { .. } => "exporting to client directory",
+            OutputSpec::Tar { .. } => "exporting to client tarball",
             OutputSpec::CacheOnly => return Ok(None),
         };
         let task = self.events.start(name);
@@ -45,7 +70,7 @@ impl Exporter<'_> {
         exported
     }
 
-    async fn export_with(&self, output: &OutputSpec, task: &solver::event::Task) -> Result<Option<BuiltImage>> {
+    async fn export_with(&self, output: &OutputSpec, task: &solver::event::Task) -> Result<Option<Built>> {
         let store = &self.app.store;
         match output {
             OutputSpec::Image { names, push, format } => {
@@ -77,34 +102,57 @@ impl Exporter<'_> {
                 to_destination(destination, |out| archive::write(store, &images, *docker, out))?;
                 Ok(Some(image))
             }
-            OutputSpec::Local(directory) => {
-                self.files(task).await?;
-                tree::to_directory(&self.app.snapshots, self.stack, directory)?;
+            OutputSpec::Layout { directory, names, format } => {
+                let image = self.image(*format, Compression::GZIP, task).await?;
+                archive::write_directory(store, &[(names.clone(), image.descriptor.clone())], directory)?;
+                Ok(Some(image))
+            }
+            OutputSpec::Local { directory, split } => {
+                let (trees, placing) = (self.files(task).await?, self.placing(*split));
+                trees.to_directory(placing, directory)?;
                 Ok(None)
             }
-            OutputSpec::Tar(destination) => {
-                self.files(task).await?;
-                to_destination(destination, |out| tree::to_tar(&self.app.snapshots, self.stack, out))?;
+            OutputSpec::Tar { destination, split } => {
+                let (trees, placing) = (self.files(task).await?, self.placing(*split));
+                to_destination(destination, |out| trees.to_tar(placing, out))?;
                 Ok(None)
             }
             OutputSpec::CacheOnly => Ok(None),
         }
     }
 
-    async fn image(&self, format: ImageFormat, default: Compression, task: &solver::event::Task) -> Result<BuiltImage> {
+    async fn image(&self, format: ImageFormat, default: Compression, task: &solver::event::Task) -> Result<Built> {
         task.status("exporting layers", 0, 0, false);
         let compression = format.compression.unwrap_or(default);
-        let options = ImageOptions { compression, docker_types: format.docker_types, epoch: self.epoch };
-        let (snapshots, images) = (&self.app.snapshots, self.images);
-        let image =
-            image::complete(snapshots, images, self.stack, self.config, self.base_history, options, task).await?;
+        let mut built = Vec::with_capacity(self.parts.len());
+        for PlatformResult { stack, target, .. } in self.parts {
+            let options = ImageOptions { compression, docker_types: format.docker_types, epoch: target.epoch };
+            let (snapshots, images) = (&self.app.snapshots, self.images);
+            let (config, base_history) = (&target.config, target.base_history);
+            built.push(image::complete(snapshots, images, stack, config, base_history, options, task).await?);
+        }
         task.status("exporting layers", 0, 0, true);
-        Ok(image)
+        match built.as_slice() {
+            [image] if !self.as_index => Ok(Built { descriptor: image.descriptor.clone(), config: Some(image.config) }),
+            images => {
+                let descriptor = index::write(&self.app.store, images, format.docker_types)?;
+                task.status(format!("exporting manifest list {}", descriptor.digest()), 0, 0, true);
+                Ok(Built { descriptor, config: None })
+            }
+        }
     }
 
-    /// Sees to it that the result's files are there.
-    async fn files(&self, task: &solver::event::Task) -> Result<()> {
-        Ok(self.images.unpack(&self.app.snapshots, self.stack, task.digest(), task.sink()).await?)
+    fn placing(&self, split: Option<bool>) -> Placing {
+        if split.unwrap_or(self.as_index) { Placing::Split } else { Placing::Together }
+    }
+
+    /// The results' files.
+    async fn files(&self, task: &solver::event::Task) -> Result<Trees> {
+        for part in self.parts {
+            self.images.unpack(&self.app.snapshots, &part.stack, task.digest(), task.sink()).await?;
+        }
+        let parts = self.parts.iter().map(|part| (&part.platform, part.stack.as_ref()));
+        Ok(Trees::open(&self.app.snapshots, parts)?)
     }
 }
 
@@ -123,9 +171,9 @@ fn to_destination(
 }
 
 /// What is left to say after a success (R5.11).
-pub fn report(args: &BuildArgs, built: Option<&BuiltImage>) -> Result<()> {
+pub fn report(args: &BuildArgs, built: Option<&Built>) -> Result<()> {
     if let (Some(path), Some(image)) = (&args.iidfile, built) {
-        to_file(path, |out| write!(out, "{}", image.config).map_err(executor::Error::output))?;
+        to_file(path, |out| write!(out, "{}", image.id()).map_err(executor::Error::output))?;
     }
     if let Some(path) = &args.metadata_file {
         let metadata = match built {
@@ -133,10 +181,12 @@ pub fn report(args: &BuildArgs, built: Option<&BuiltImage>) -> Result<()> {
                 let names: Vec<String> =
                     args.tags.iter().map(|tag| Ok(reference(tag)?.to_string())).collect::<Result<_>>()?;
                 let mut metadata = json!({
-                    "containerimage.config.digest": image.config,
                     "containerimage.descriptor": image.descriptor,
                     "containerimage.digest": image.descriptor.digest(),
                 });
+                if let Some(config) = image.config {
+                    metadata["containerimage.config.digest"] = config.to_string().into();
+                }
                 if !names.is_empty() {
                     metadata["image.name"] = names.join(",").into();
                 }
@@ -150,7 +200,7 @@ pub fn report(args: &BuildArgs, built: Option<&BuiltImage>) -> Result<()> {
     if args.quiet
         && let Some(image) = built
     {
-        stdout::line(image.config)?;
+        stdout::line(image.id())?;
     }
     Ok(())
 }

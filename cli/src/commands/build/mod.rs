@@ -12,14 +12,13 @@ use crate::definition::Definition;
 use crate::error::{CliError, Result};
 use crate::progress::Display;
 use context::{Loaded, Loader};
-use executor::export::image::BuiltImage;
 use executor::index::StoreIndex;
 use executor::source::git::Repositories;
 use executor::source::http::Urls;
 use executor::source::image::Images;
 use executor::value::Value;
 use executor::worker::{LocalWorker, Sources};
-use export::Exporter;
+use export::{Built, Exporter, PlatformResult};
 use oci::fetch::Downloader;
 use oci::{Platform, Reference};
 use parser::lint::Rule;
@@ -27,11 +26,13 @@ use parser::{Diagnostic, LineIndex};
 use request::Request;
 use solver::check;
 use solver::event::{Event, EventSink, SourceFile, VertexDigest, WarningEvent};
-use solver::lower::{self, ImageResolver, LowerOptions, Plan, ResolvedImage};
+use solver::lower::{self, ImageResolver, LowerOptions, Plans, ResolvedImage};
 use solver::schedule::{ScheduleOptions, solve};
+use std::collections::HashMap;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::OnceCell;
 
 pub fn run(args: BuildArgs, app: &App, debug: bool) -> Result<ExitCode> {
     let request = request::request(&args, app)?;
@@ -100,37 +101,53 @@ async fn build(
     app: &App,
     images: &Images,
     events: &EventSink,
-) -> Result<std::result::Result<Option<BuiltImage>, Cancelled>> {
+) -> Result<std::result::Result<Option<Built>, Cancelled>> {
     let urls = Urls::new(app.snapshots.clone(), Downloader::new(USER_AGENT));
     let repositories = Repositories::new(app.snapshots.clone(), request.agent.clone());
     let loader = Loader { app, request, images, urls: &urls, repositories: &repositories, events };
     let Loaded { definition, vertex, context, ignore, has_owners } = loader.main().await?;
-    let platform = request.lower.platform.clone().unwrap_or_else(Platform::host);
-    let (named, mut contexts) = loader.named(&platform).await?;
+    let platforms = match request.platforms.is_empty() {
+        true => vec![Platform::host()],
+        false => request.platforms.clone(),
+    };
+    let (named, mut contexts) = loader.named(&platforms).await?;
     contexts.insert("context".to_owned(), context);
     let dockerfile = parser::parse(&definition.text).map_err(|errors| definition.errors(&errors))?;
-    let resolver = NotedResolver { images, events };
-    let options = LowerOptions { ignore, context_has_owners: has_owners, contexts: named, ..request.lower.clone() };
-    let lowered = lower::lower(&dockerfile, &options, &resolver).await;
+    let resolver =
+        NotedResolver { images, events, names_platform: request.lower.names_platform, known: Mutex::default() };
+    let options = named.into_iter().enumerate().map(|(index, contexts)| LowerOptions {
+        platform: request.platforms.get(index).cloned(),
+        ignore: ignore.clone(),
+        context_has_owners: has_owners,
+        contexts,
+        ..request.lower.clone()
+    });
+    let options: Vec<_> = options.collect();
+    let lowered = lower::lower_all(&dockerfile, &options, &resolver).await;
     warn(&lowered.warnings, &definition, &vertex, events);
-    let plan = lowered.plan.map_err(|errors| definition.errors(&errors))?;
+    let plans = lowered.plans.map_err(|errors| definition.errors(&errors))?;
     if lowered.warnings_are_errors && !lowered.warnings.is_empty() {
         return Err(CliError::build(check::violation(&lowered.warnings)));
     }
-    let Plan { graph, result, config, base_history, epoch, .. } = plan;
+    let Plans { graph, targets } = plans;
     let sources = Sources { images: images.clone(), urls, repositories, contexts };
     let worker =
         Arc::new(LocalWorker::new(app.snapshots.clone(), app.launcher.clone(), sources, request.worker.clone()));
     let index = Arc::new(StoreIndex::new(app.store.clone()));
     let options = ScheduleOptions { no_cache: args.no_cache };
-    let solved = solve(Arc::new(graph), &[result], worker.clone(), index, options, events.clone()).await;
+    let results: Vec<_> = targets.iter().map(|target| target.result).collect();
+    let solved = solve(Arc::new(graph), &results, worker.clone(), index, options, events.clone()).await;
     worker.save_digests();
-    let mut values = solved.map_err(|error| definition.error(error.span, error.to_string()))?;
-    let Some(Value::Files(stack)) = values.pop() else {
-        return Err(CliError::Failed("the build has no files as its result".into()));
-    };
+    let values = solved.map_err(|error| definition.error(error.span, error.to_string()))?;
+    let mut parts = Vec::with_capacity(targets.len());
+    for (value, target) in values.into_iter().zip(targets) {
+        let Value::Files(stack) = value else {
+            return Err(CliError::Failed("the build has no files as its result".into()));
+        };
+        parts.push(PlatformResult { platform: target.config.platform(), stack, target });
+    }
     let mut built = None;
-    let exporter = Exporter { app, images, stack: &stack, config: &config, base_history, epoch, events };
+    let exporter = Exporter { app, images, parts: &parts, as_index: request.as_index, events };
     for output in &request.outputs {
         built = exporter.export(output).await?.or(built);
     }
@@ -157,22 +174,35 @@ fn warn(warnings: &[Diagnostic], definition: &Definition, vertex: &VertexDigest,
     }
 }
 
-/// Shows what is asked of registries.
+/// Shows what is asked of registries, and asks the same for several platforms once.
 struct NotedResolver<'a> {
     images: &'a Images,
     events: &'a EventSink,
+    /// There are several platforms.
+    names_platform: bool,
+    known: Mutex<HashMap<(Reference, Platform), Answer>>,
 }
+
+type Answer = Arc<OnceCell<ResolvedImage>>;
 
 impl ImageResolver for NotedResolver<'_> {
     type Error = executor::Error;
 
     async fn resolve(&self, reference: &Reference, platform: &Platform) -> executor::error::Result<ResolvedImage> {
-        let task = self.events.start(format!("[internal] load metadata for {reference}"));
-        let resolved = self.images.resolve(reference, platform).await;
-        match &resolved {
-            Ok(_) => task.done(),
-            Err(error) => task.failed(error),
-        }
-        resolved
+        let once = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.entry((reference.clone(), platform.clone())).or_default().clone()
+        };
+        let ask = async || {
+            let platform_name = if self.names_platform { format!("{platform} ") } else { String::new() };
+            let task = self.events.start(format!("[{platform_name}internal] load metadata for {reference}"));
+            let resolved = self.images.resolve(reference, platform).await;
+            match &resolved {
+                Ok(_) => task.done(),
+                Err(error) => task.failed(error),
+            }
+            resolved
+        };
+        once.get_or_try_init(ask).await.cloned()
     }
 }

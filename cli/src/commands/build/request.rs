@@ -11,6 +11,7 @@ use crate::proxy;
 use executor::sandbox::{Dns, ExtraHost};
 use executor::source::git::SshAgent;
 use executor::worker::WorkerOptions;
+use oci::Platform;
 use rustix::termios::isatty;
 use solver::entitlements::Entitlements;
 use solver::lower::{LowerOptions, NamedContext};
@@ -25,7 +26,12 @@ pub struct Request {
     pub agent: SshAgent,
     pub file: Option<PathBuf>,
     pub mode: Mode,
+    /// Without the platform.
     pub lower: LowerOptions,
+    /// None: this machine's, or what the base image has.
+    pub platforms: Vec<Platform>,
+    /// The image is an index, over one image for each platform.
+    pub as_index: bool,
     pub worker: WorkerOptions,
     pub outputs: Vec<OutputSpec>,
 }
@@ -40,8 +46,11 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
         args.build_contexts.iter().map(|text| context::parse_named(text)).collect::<Result<Vec<_>>>()?;
     let agent = agent(&args.ssh, &context, &named_contexts)?;
     let tags: Vec<String> = args.tags.iter().map(|tag| Ok(reference(tag)?.to_string())).collect::<Result<_>>()?;
-    let platform = args.platform.clone().or_else(|| app.config.build.platform.clone());
-    let platform = definition::platform(platform.as_deref())?;
+    let platforms = match args.platform.is_empty() {
+        false => definition::platforms(&args.platform)?,
+        true => definition::platforms(app.config.build.platform.as_slice())?,
+    };
+    let as_index = as_index(&build_args, platforms.len())?;
     let network = args.network.clone().or_else(|| app.config.build.network.clone());
     let network = match network.as_deref() {
         None | Some("default" | "") => Network::Default,
@@ -86,13 +95,15 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
             target: args.target.clone(),
             build_args,
             labels: labels(&args.labels)?,
-            platform,
+            names_platform: platforms.len() > 1,
             network,
             entitlements,
             extra_hosts: extra_hosts.iter().map(|host| host.name.clone()).collect(),
             ..LowerOptions::default()
         },
-        outputs: outputs(args, &tags)?,
+        outputs: outputs(args, &tags, as_index)?,
+        platforms,
+        as_index,
     })
 }
 
@@ -109,6 +120,21 @@ fn dns(args: &BuildArgs) -> Result<Dns> {
     }
     let (search, options) = (args.dns_search.clone(), args.dns_options.clone());
     Ok(Dns { servers: servers.collect::<Result<_>>()?, search, options })
+}
+
+/// R4.6.4: several platforms make an index, and for one the build argument can ask for it.
+fn as_index(build_args: &BTreeMap<String, String>, platforms: usize) -> Result<bool> {
+    const NAME: &str = "BUILDKIT_MULTI_PLATFORM";
+    match build_args.get(NAME).map(String::as_str) {
+        None | Some("") => Ok(platforms > 1),
+        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+        Some("0" | "f" | "F" | "false" | "FALSE" | "False") if platforms > 1 => {
+            let message = format!("{NAME}=false cannot be with {platforms} platforms: they are an image index");
+            Err(CliError::Usage(message))
+        }
+        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
+        Some(other) => Err(CliError::Usage(format!("invalid {NAME} {other:?}: expected true or false"))),
+    }
 }
 
 /// `--ssh default[=SOCKET]`. Repositories that the user names on the command line may have their keys without it.
@@ -153,7 +179,7 @@ fn is_socket(path: &Path) -> bool {
 }
 
 /// R5.4 to R5.7.
-fn outputs(args: &BuildArgs, tags: &[String]) -> Result<Vec<OutputSpec>> {
+fn outputs(args: &BuildArgs, tags: &[String], as_index: bool) -> Result<Vec<OutputSpec>> {
     let format = ImageFormat { compression: None, docker_types: false };
     let mut outputs: Vec<OutputSpec> =
         args.outputs.iter().map(|text| OutputSpec::parse(text).map_err(CliError::Usage)).collect::<Result<_>>()?;
@@ -178,7 +204,13 @@ fn outputs(args: &BuildArgs, tags: &[String]) -> Result<Vec<OutputSpec>> {
                     return Err(CliError::Usage("tag is needed when pushing to registry: use -t NAME".into()));
                 }
             }
-            OutputSpec::Archive { names, .. } => {
+            // As docker buildx says it (R5.9.6).
+            OutputSpec::Archive { docker: true, .. } if as_index => {
+                let message = "docker exporter does not currently support exporting manifest lists: build one platform, or \
+                               use type=oci";
+                return Err(CliError::Usage(message.into()));
+            }
+            OutputSpec::Archive { names, .. } | OutputSpec::Layout { names, .. } => {
                 *names = names.iter().map(|name| Ok(reference(name)?.to_string())).collect::<Result<_>>()?;
             }
             _ => {}

@@ -32,9 +32,9 @@ pub struct DefinitionArgs {
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     pub build_args: Vec<String>,
 
-    /// The platform to build for
+    /// The platform to build for; of several, the first counts
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", env = "DOCKER_DEFAULT_PLATFORM")]
-    pub platform: Option<String>,
+    pub platform: Vec<String>,
 }
 
 #[derive(Args)]
@@ -77,14 +77,14 @@ impl DefinitionArgs {
             return Err(CliError::Usage(format!("path {path:?} not found: give a directory or a Dockerfile")));
         }
         let definition = Definition::load(&context, file)?;
-        let platform = match &self.platform {
-            Some(platform) => Some(platform.clone()),
-            None => Config::load()?.build.platform,
+        let given = match self.platform.is_empty() {
+            false => self.platform.clone(),
+            true => Config::load()?.build.platform.into_iter().collect(),
         };
         let options = LowerOptions {
             target,
             build_args: definition::build_args(&self.build_args)?,
-            platform: definition::platform(platform.as_deref())?,
+            platform: definition::platforms(&given)?.into_iter().next(),
             ignore: definition.ignore(&context)?,
             ..LowerOptions::default()
         };
