@@ -17,6 +17,11 @@ pub enum Error {
     OutOfMemory { command: String },
     #[error("process \"{command}\" did not complete within {timeout:?} (--timeout)")]
     TimedOut { command: String, timeout: std::time::Duration },
+    /// Its program cannot run on this machine.
+    #[error("process \"{command}\" did not complete successfully: exec format error: {program}: {reason}")]
+    WrongFormat { command: String, program: String, reason: String },
+    #[error(transparent)]
+    Unrunnable(#[from] crate::emulation::Unrunnable),
     #[error("process \"{command}\" did not complete successfully: {source}")]
     User { command: String, source: UserError },
     #[error(transparent)]

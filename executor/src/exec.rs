@@ -1,6 +1,7 @@
 //! Runs an `Exec` op: a process in a sandbox over its first input, and what it wrote as a layer.
 
 use crate::cdi::{self, Edits};
+use crate::emulation::{Unrunnable, why_not_started};
 use crate::error::{Error, Result, blocking};
 use crate::fileop::{self, Account, CopyRequest, Owner, Plain, SourceTree};
 use crate::mount;
@@ -53,7 +54,7 @@ impl LocalWorker {
             blocking(move || this.prepare(&exec, &inputs, &contributions, &below, &output))
         };
         let (prepared, network) = futures_util::future::join(prepare, network).await;
-        let Prepared { draft, mut container, held } = prepared?;
+        let Prepared { draft, mut container, held, unrunnable } = prepared?;
         container.extra_hosts = self.extra_hosts(exec, &network);
         container.network = network;
         let mut process = self.launcher.launch(container, Stdio::Pipes)?;
@@ -75,6 +76,10 @@ impl LocalWorker {
         }
         if exit.code != 0 && exit.out_of_memory {
             return Err(Error::OutOfMemory { command: shown(&exec.args) });
+        }
+        if let Some(reason) = why_not_started(&exit, &exec.platform, unrunnable.as_ref()) {
+            let (command, program) = (shown(&exec.args), exec.args.first().cloned().unwrap_or_default());
+            return Err(Error::WrongFormat { command, program, reason });
         }
         if exit.code != 0 {
             // A command that could not be started counts as failed with 1 (X1.2).
@@ -99,6 +104,10 @@ impl LocalWorker {
         below: &Stack,
         output: &Output,
     ) -> Result<Prepared> {
+        let unrunnable = match self.launcher.emulation().provide(&exec.platform) {
+            Err(certain @ Unrunnable::Variant { .. }) => return Err(certain.into()),
+            provided => provided.err(),
+        };
         let draft = self.snapshots.draft(below)?;
         let mut identity = users::process_identity(draft.root.as_fd(), &exec.user)
             .map_err(|source: UserError| Error::User { command: shown(&exec.args), source })?;
@@ -145,7 +154,7 @@ impl LocalWorker {
             root_point: self.store().empty_directory(),
             scratch_point: self.store().root().join("trash"),
         };
-        Ok(Prepared { draft, container, held })
+        Ok(Prepared { draft, container, held, unrunnable })
     }
 
     fn extra_hosts(&self, exec: &Exec, network: &Network) -> Vec<(IpAddr, String)> {
@@ -299,6 +308,7 @@ struct Prepared {
     draft: Draft,
     container: Container,
     held: Held,
+    unrunnable: Option<Unrunnable>,
 }
 
 fn device_mounts(edits: &Edits) -> Result<Vec<ContainerMount>> {

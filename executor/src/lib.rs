@@ -6,6 +6,7 @@
 
 pub mod cdi;
 mod copies;
+pub mod emulation;
 pub mod error;
 mod exec;
 pub mod export;

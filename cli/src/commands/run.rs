@@ -2,6 +2,7 @@ use crate::app::App;
 use crate::definition;
 use crate::error::{CliError, Result};
 use clap::Args;
+use executor::emulation::why_not_started;
 use executor::mount;
 use executor::network::DefaultNetwork;
 use executor::sandbox::{
@@ -92,6 +93,8 @@ pub fn run(args: RunArgs, app: &App) -> Result<ExitCode> {
 async fn run_in(args: &RunArgs, app: &App, images: &Images) -> Result<u8> {
     let platform = definition::platforms(args.platform.as_slice())?.into_iter().next();
     let (reference, resolved) = app.resolve(images, &args.image, platform.as_ref()).await?;
+    let platform = resolved.config.platform();
+    let unrunnable = app.launcher.emulation().provide(&platform).err();
     let stack = images.stack(&reference.to_string(), &resolved.manifest)?;
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
     images.unpack(&app.snapshots, &stack, "", &EventSink::new(sender)).await?;
@@ -164,9 +167,12 @@ async fn run_in(args: &RunArgs, app: &App, images: &Images) -> Result<u8> {
     let terminal = if args.tty { Some(Terminal::connect(process.terminal().await?)?) } else { None };
     let exit = wait(&mut process, terminal.as_ref(), signals).await?;
     drop(terminal);
+    if let Some(reason) = why_not_started(&exit, &platform, unrunnable.as_ref()) {
+        eprintln!("error: {}: exec format error: {reason}", args.image);
+    }
     Ok(match exit.start_error {
         Some(StartError::NotFound) => NOT_FOUND,
-        Some(StartError::NotExecutable) => NOT_EXECUTABLE,
+        Some(StartError::NotExecutable | StartError::WrongFormat(_)) => NOT_EXECUTABLE,
         None => u8::try_from(exit.code).unwrap_or(255),
     })
 }

@@ -8,8 +8,9 @@ use rustix::process::{Gid, Signal, Uid, set_parent_process_death_signal};
 use rustix::thread::{CapabilitySet, CapabilitySets, LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 /// A step of the preparation that failed.
 pub(super) struct Failure {
@@ -281,19 +282,20 @@ fn exec(request: &Request, channel: &OwnedFd) -> Result<Infallible> {
     };
     let args: Vec<CString> = request.args.iter().map(c_string).collect::<Result<_>>()?;
     let env: Vec<CString> = request.env.iter().map(c_string).collect::<Result<_>>()?;
-    let mut denied = None;
+    let mut denied: Option<(CString, Errno)> = None;
     for candidate in candidates(name, &request.env) {
         let Ok(path) = CString::new(candidate) else { continue };
         let errno = exec_one(&path, &args, &env);
         match errno {
             Errno::NOENT | Errno::NOTDIR => {}
             errno => {
-                denied.get_or_insert(errno);
+                denied.get_or_insert((path, errno));
             }
         }
     }
     let (reply, reason) = match denied {
-        Some(errno) => (Reply::NotExecutable, std::io::Error::from(errno).to_string()),
+        Some((path, Errno::NOEXEC)) => (Reply::WrongFormat(header(&path)), "exec format error".to_owned()),
+        Some((_, errno)) => (Reply::NotExecutable, std::io::Error::from(errno).to_string()),
         None if name.contains('/') => (Reply::NotFound, format!("stat {name}: no such file or directory")),
         None => (Reply::NotFound, "executable file not found in $PATH".to_owned()),
     };
@@ -301,6 +303,25 @@ fn exec(request: &Request, channel: &OwnedFd) -> Result<Infallible> {
     let _ = writeln!(stderr, "exec: {name:?}: {reason}");
     send_reply(channel.as_fd(), &reply, &[]);
     std::process::exit(if matches!(reply, Reply::NotFound) { 127 } else { 126 })
+}
+
+/// The first bytes of a program, or of the one that a script asks for.
+fn header(program: &CString) -> Vec<u8> {
+    let read = |path: &std::path::Path| {
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(path).map(|file| file.take(256));
+        let _ = file.and_then(|mut file| file.read_to_end(&mut bytes));
+        bytes
+    };
+    let path = |bytes: &[u8]| std::path::PathBuf::from(std::ffi::OsStr::from_bytes(bytes));
+    let mut bytes = read(&path(program.as_bytes()));
+    let interpreter = bytes.strip_prefix(b"#!").and_then(|line| line.split(|byte| *byte == b'\n').next());
+    if let Some(line) = interpreter {
+        let word = line.trim_ascii().split(|byte| byte.is_ascii_whitespace()).next().unwrap_or_default();
+        bytes = read(&path(word));
+    }
+    bytes.truncate(crate::emulation::HEADER);
+    bytes
 }
 
 fn candidates(name: &str, env: &[String]) -> Vec<String> {

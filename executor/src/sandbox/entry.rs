@@ -2,6 +2,7 @@
 
 use super::launcher::Launcher;
 use super::{Privileges, SandboxError, zygote};
+use crate::emulation::Emulation;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{WaitOptions, getegid, geteuid, getpid, waitpid};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -18,7 +19,8 @@ pub struct Entered {
 /// Enters a user namespace unless the program is root, and starts the zygote. Must be called before there is a second
 /// thread: a user namespace can only be entered by a process with one.
 pub fn enter() -> Result<Entered, SandboxError> {
-    let privileges = if geteuid().is_root() { privileges_of_root() } else { enter_user_namespace()? };
+    let owns_namespace = !geteuid().is_root();
+    let privileges = if owns_namespace { enter_user_namespace()? } else { privileges_of_root() };
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(SandboxError::errno("create a socket"))?;
     // SAFETY: the process has one thread, so the child inherits no lock that nobody would release.
@@ -29,7 +31,7 @@ pub fn enter() -> Result<Entered, SandboxError> {
             drop(ours);
             zygote::serve(theirs, privileges);
         }
-        _ => Ok(Entered { launcher: Launcher::new(ours), privileges }),
+        _ => Ok(Entered { launcher: Launcher::new(ours, Emulation::new(owns_namespace)), privileges }),
     }
 }
 

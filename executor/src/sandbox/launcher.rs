@@ -7,6 +7,7 @@ use super::network::Network;
 use super::protocol::{
     Reply, Request, RequestMount, RequestNetwork, RequestSource, Security, receive, send, to_memory,
 };
+use crate::emulation::{Architecture, Emulation};
 use crate::users::Identity;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -21,6 +22,7 @@ use tokio::io::unix::AsyncFd;
 #[derive(Clone)]
 pub struct Launcher {
     control: Arc<OwnedFd>,
+    emulation: Arc<Emulation>,
 }
 
 /// A process and the world that it sees.
@@ -109,11 +111,18 @@ pub struct Exit {
 pub enum StartError {
     NotFound,
     NotExecutable,
+    /// The kernel does not know how to start it; what it is for, if it is a program at all.
+    WrongFormat(Option<&'static Architecture>),
 }
 
 impl Launcher {
-    pub(super) fn new(control: OwnedFd) -> Self {
-        Launcher { control: Arc::new(control) }
+    pub(super) fn new(control: OwnedFd, emulation: Emulation) -> Self {
+        Launcher { control: Arc::new(control), emulation: Arc::new(emulation) }
+    }
+
+    /// Programs of other processors, for which it is asked before they are launched.
+    pub fn emulation(&self) -> &Emulation {
+        &self.emulation
     }
 
     pub(super) fn control(&self) -> BorrowedFd<'_> {
@@ -246,6 +255,9 @@ impl Process {
                 Reply::Terminal | Reply::Network => {}
                 Reply::Stubs(stubs) => exit.stubs = stubs,
                 Reply::NotFound => exit.start_error = Some(StartError::NotFound),
+                Reply::WrongFormat(header) => {
+                    exit.start_error = Some(StartError::WrongFormat(Architecture::of_program(&header)));
+                }
                 Reply::NotExecutable => exit.start_error = Some(StartError::NotExecutable),
                 Reply::Refused { step, reason } => return Err(SandboxError::Setup { step, reason }),
                 Reply::Failed { step, reason } => failure = Some(SandboxError::Setup { step, reason }),

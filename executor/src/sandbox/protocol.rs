@@ -125,6 +125,8 @@ pub(super) enum Reply {
     },
     NotFound,
     NotExecutable,
+    /// The first bytes of what the kernel did not know how to start; of a script's interpreter.
+    WrongFormat(Vec<u8>),
     Exited {
         /// The exit code, or 128 and the signal.
         code: i32,
