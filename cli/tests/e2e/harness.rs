@@ -84,6 +84,15 @@ pub fn tool(name: &str, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// A static busybox for a processor that this machine has not.
+#[track_caller]
+pub fn foreign_busybox() -> PathBuf {
+    let path = std::env::var_os("RBUILD_TEST_FOREIGN")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/foreign/busybox"), PathBuf::from);
+    assert!(path.exists(), "there is no {}: run `scripts/foreign-busybox target/foreign/busybox`", path.display());
+    path
+}
+
 /// A tar of a root file system with busybox and its applets.
 fn busybox_tar() -> &'static Path {
     static TAR: OnceLock<(TempDir, PathBuf)> = OnceLock::new();

@@ -1,6 +1,6 @@
 //! Several platforms, and platforms that are not this machine's.
 
-use crate::harness::{Harness, Registry, tool};
+use crate::harness::{Harness, Outcome, Registry, foreign_busybox, is_root, tool};
 use oci::Platform;
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -251,4 +251,142 @@ fn without_run_any_platform_can_be_built() {
     assert_eq!(*windows, json!({"architecture": "amd64", "os": "windows", "os.version": "10.0.20348.1006"}));
     assert_eq!(image["Manifests"][3]["platform"]["variant"], "v3");
     assert_eq!(image["Manifests"][2]["platform"]["architecture"], "quantum");
+}
+
+/// The platform of [`foreign_busybox`], and what its `uname` says.
+const FOREIGN: (&str, &str) =
+    if cfg!(target_arch = "aarch64") { ("linux/amd64", "x86_64") } else { ("linux/arm64", "aarch64") };
+
+/// rbuild in a user namespace whose root it is and whose handlers are those that `setup` registers, whatever the machine has. It takes rbuild's
+/// PATH, and looks for emulators there.
+fn with_handlers(harness: &Harness, setup: &str, path: &str, args: &[&str]) -> Outcome {
+    let script = "set -e; mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc; eval \"$1\"; export PATH=\"$2\"; shift 2; exec \"$@\"";
+    let rbuild = harness.command(args);
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", setup, path]);
+    command.arg(rbuild.get_program()).args(rbuild.get_args());
+    for (name, value) in rbuild.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    Outcome::of(command.stdin(std::process::Stdio::null()).output().unwrap())
+}
+
+/// Registers Debian's emulator with the flags given, as its package does.
+fn registration(flags: &str) -> String {
+    let processor = FOREIGN.1;
+    format!(
+        "sed -n 's/:[A-Z]*$/:{flags}/p' /usr/lib/binfmt.d/qemu-{processor}.conf > /proc/sys/fs/binfmt_misc/register"
+    )
+}
+
+/// A context with a shell for this machine and one for another.
+fn context_of_two(harness: &Harness, dockerfile: &str) -> String {
+    let context = harness.context("context", dockerfile);
+    let own = tool("sh", &["-c", "command -v busybox"]);
+    std::fs::copy(own.trim(), context.join(format!("busybox-{}", Platform::host().architecture))).unwrap();
+    let foreign = FOREIGN.0.trim_start_matches("linux/");
+    std::fs::copy(foreign_busybox(), context.join(format!("busybox-{foreign}"))).unwrap();
+    context.to_str().unwrap().to_owned()
+}
+
+const TWO: &str = "\
+FROM scratch
+ARG TARGETARCH
+COPY busybox-$TARGETARCH /bin/sh
+COPY busybox-$TARGETARCH /bin/uname
+RUN uname -m > /machine && sh -c 'echo $0 $(uname -m) >> /machine'
+CMD [\"cat\", \"/machine\"]
+";
+
+/// R9.10, R9.13. Without root by handlers of rbuild's own; as root only by what is registered.
+#[test]
+fn steps_of_another_processor_run_by_an_emulator() {
+    let harness = Harness::empty();
+    let context = context_of_two(&harness, TWO);
+    let host = Platform::host().to_string();
+    let out = format!("type=local,dest={}", harness.path_text("out"));
+    let platforms = format!("{},{host}", FOREIGN.0);
+    let build =
+        ["build", "--progress=plain", "--platform", &platforms, "-o", &out, "-o", "type=image", "-t", "two", &context];
+    let run = ["run", "--platform", FOREIGN.0, "two", "sh", "-c", "uname -m"];
+    let path = std::env::var("PATH").unwrap();
+    let rbuild = |args: &[&str]| match is_root() {
+        true => with_handlers(&harness, &registration("OPF"), &path, args),
+        false => harness.rbuild(args),
+    };
+    rbuild(&build).ok();
+    let machine = |platform: &str| {
+        std::fs::read_to_string(harness.path("out").join(platform.replace('/', "_")).join("machine")).unwrap()
+    };
+    assert_eq!(machine(FOREIGN.0), format!("{0}\nsh {0}\n", FOREIGN.1));
+    let own = tool("uname", &["-m"]);
+    assert_eq!(machine(&host), format!("{own}sh {own}"));
+    assert_eq!(rbuild(&run).ok().stdout, format!("{}\n", FOREIGN.1));
+    assert!(rbuild(&build).ok().stderr.contains("CACHED"));
+}
+
+/// R9.14.
+#[test]
+fn it_is_said_what_an_emulator_takes() {
+    let harness = Harness::empty();
+    let context = context_of_two(&harness, TWO);
+    let build = ["build", "--progress=plain", "--platform", FOREIGN.0, "-t", "two", &context];
+    let what = format!("exec format error: /bin/sh: it is for {}", FOREIGN.0);
+    let nothing = with_handlers(&harness, "", "/nowhere", &build).fails(1).says(&what);
+    nothing.says("apt-get install qemu-user-static").says("tonistiigi/binfmt --install");
+    let path = std::env::var("PATH").unwrap();
+    with_handlers(&harness, "", &path, &build).fails(1).says(&what).says("systemctl restart systemd-binfmt");
+    // Its interpreter is not in the image.
+    let without = with_handlers(&harness, &registration("OP"), "/nowhere", &build).fails(1);
+    without.says("lacks the flag F");
+    // Only a step that runs needs one.
+    let copies = harness.context("copies", "FROM scratch\nCOPY Dockerfile /\n");
+    let copies = ["build", "--progress=plain", "--platform", FOREIGN.0, "-t", "copies", copies.to_str().unwrap()];
+    with_handlers(&harness, "", "/nowhere", &copies).ok();
+}
+
+/// R9.12, R9.14.
+#[test]
+fn programs_that_cannot_be_started_are_explained() {
+    let harness = Harness::empty();
+    let foreign = FOREIGN.0.trim_start_matches("linux/");
+    let context = context_of_two(&harness, &format!("FROM scratch\nCOPY busybox-{foreign} /bin/sh\nRUN true\n"));
+    // As an image of this machine's would be that holds something else.
+    let build = ["build", "--progress=plain", "-t", "mistaken", &context];
+    let host = Platform::host();
+    let mistaken = with_handlers(&harness, "", "/nowhere", &build).fails(1);
+    mistaken.says(&format!("it is for {} and not for {host}: use --platform={}", FOREIGN.0, FOREIGN.0));
+    let own = format!("busybox-{}", host.architecture);
+    let dockerfile =
+        format!("FROM scratch\nCOPY {own} /bin/sh\nCOPY --chmod=755 Dockerfile /script\nRUN [\"/script\"]\n");
+    std::fs::write(harness.path("context/Dockerfile"), dockerfile).unwrap();
+    harness.rbuild(&build).fails(1).says("nor a script that begins with `#!`");
+    for (platform, message) in [
+        ("linux/quantum", "it is for linux/quantum, and there is no emulator of this processor"),
+        ("windows/amd64", "it is for windows/amd64, and rbuild runs programs of Linux only"),
+    ] {
+        let dockerfile = "FROM scratch\nCOPY --chmod=755 Dockerfile /script\nRUN [\"/script\"]\n";
+        std::fs::write(harness.path("context/Dockerfile"), dockerfile).unwrap();
+        let flags = ["build", "--progress=plain", "--platform", platform, &context];
+        harness.rbuild(&flags).fails(1).says(message);
+    }
+    if cfg!(target_arch = "x86_64") {
+        let flags = ["build", "--progress=plain", "--platform", "linux/amd64/v9", &context];
+        harness
+            .rbuild(&flags)
+            .fails(1)
+            .says("no support for running processes with linux/amd64/v9 platform, supported: linux/amd64");
+    }
+}
+
+/// R9.4: an image without the platform is not run in place of one.
+#[test]
+fn run_refuses_an_image_of_another_platform() {
+    let harness = Harness::new();
+    harness.rbuild(&["run", "--platform", FOREIGN.0, "busybox", "true"]).fails(1).says("no match for platform");
+    let host = Platform::host().to_string();
+    harness.rbuild(&["run", "--platform", &host, "busybox", "true"]).ok();
 }
