@@ -23,18 +23,18 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unrunnable {
     #[error("no support for running processes with {platform} platform, supported: {supported}")]
-    Variant { platform: Platform, supported: String },
+    Variant { platform: String, supported: String },
     #[error("it is for {0}, and rbuild runs programs of Linux only")]
-    System(Platform),
+    System(String),
     #[error("it is for {platform}, and there is no emulator of this processor for {host}")]
-    Unknown { platform: Platform, host: Platform },
+    Unknown { platform: String, host: String },
     #[error("it is for {platform}, and this machine ({host}) has no emulator for that: {advice}")]
-    NoEmulator { platform: Platform, host: Platform, advice: String },
+    NoEmulator { platform: String, host: String, advice: String },
     #[error(
         "it is for {platform}, and this machine ({host}) has an emulator for that whose registration lacks the flag F, \
          so that it would have to be inside the image: {advice}"
     )]
-    WithoutF { platform: Platform, host: Platform, advice: String },
+    WithoutF { platform: String, host: String, advice: String },
 }
 
 /// Emulators for this program's steps.
@@ -53,7 +53,7 @@ impl Emulation {
     pub fn provide(&self, platform: &Platform) -> Result<(), Unrunnable> {
         let host = Platform::host();
         if platform.os != host.os {
-            return Err(Unrunnable::System(platform.clone()));
+            return Err(Unrunnable::System(platform.to_string()));
         }
         if platform.architecture == host.architecture {
             return variant::check(platform);
@@ -62,7 +62,7 @@ impl Emulation {
             return Ok(());
         }
         let Some(architecture) = Architecture::named(&platform.architecture) else {
-            return Err(Unrunnable::Unknown { platform: platform.clone(), host });
+            return Err(Unrunnable::Unknown { platform: platform.to_string(), host: host.to_string() });
         };
         let mut private = self.private.lock().unwrap_or_else(PoisonError::into_inner);
         let registered = match private.as_ref() {
@@ -105,7 +105,7 @@ impl Emulation {
             ),
             (None, false) => register_advice(architecture),
         };
-        let platform = platform.clone();
+        let (platform, host) = (platform.to_string(), host.to_string());
         Err(match registered {
             Handler::WithoutF => Unrunnable::WithoutF { platform, host, advice },
             _ => Unrunnable::NoEmulator { platform, host, advice },

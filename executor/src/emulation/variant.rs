@@ -15,7 +15,7 @@ pub fn check(platform: &Platform) -> Result<(), Unrunnable> {
     }
     let name = |level: u8| if level == 1 { "linux/amd64".to_owned() } else { format!("linux/amd64/v{level}") };
     let supported = (1..=highest).map(name).collect::<Vec<_>>().join(", ");
-    Err(Unrunnable::Variant { platform: platform.clone(), supported })
+    Err(Unrunnable::Variant { platform: platform.to_string(), supported })
 }
 
 /// As the psABI defines them ("x86-64 psABI", Micro-Architecture Levels).
