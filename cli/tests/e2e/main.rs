@@ -14,6 +14,7 @@ mod images;
 mod interplay;
 mod limits;
 mod lsp;
+mod network;
 mod platforms;
 mod privileges;
 mod registry;
