@@ -145,7 +145,7 @@ fn probe(address: IpAddr) -> String {
     // At the same time: each waits for its timeout, since pasta of early 2023 loses the end of a connection that was closed on both sides.
     format!(
         "cd /tmp; timeout 2 nc {address} {outer} > 1 & timeout 2 nc gateway {outer} > 2 & \
-         for host in 127.0.0.1 10.0.2.2 10.0.2.3; do timeout 2 nc $host {inner} >> 3 & done; wait; cat 1 2 3; \
+         for host in 127.0.0.1 10.0.2.2 10.0.2.3; do timeout 2 nc $host {inner} >> 3 2>/dev/null & done; wait; cat 1 2 3; \
          readlink /proc/self/ns/net; ls /sys/class/net | wc -l; wc -l < /proc/net/tcp"
     )
 }
