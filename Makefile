@@ -37,7 +37,7 @@ check:
 	scripts/deny
 
 unit:
-	scripts/packages gcc busybox-static uidmap docker-registry git
+	scripts/packages gcc busybox-static uidmap docker-registry git openssh-client
 	scripts/cargo-test --workspace --exclude cli
 
 e2e:

@@ -29,6 +29,10 @@ pub enum Error {
     #[error(transparent)]
     Sandbox(#[from] crate::sandbox::SandboxError),
     #[error(transparent)]
+    Secret(#[from] crate::secrets::SecretError),
+    #[error(transparent)]
+    Ssh(#[from] crate::ssh::SshError),
+    #[error(transparent)]
     File(#[from] crate::fileop::Error),
     #[error(transparent)]
     Mount(#[from] crate::mount::MountError),

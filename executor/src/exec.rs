@@ -9,7 +9,9 @@ use crate::output::Output;
 use crate::sandbox::{
     Container, ContainerMount, Exit, ExtraHost, HostAddress, MountSource, Network, Process, Security, Stdio,
 };
+use crate::secrets::{self, SecretError, SecretValue};
 use crate::snapshot::Draft;
+use crate::ssh::Forwarding;
 use crate::stubs;
 use crate::users::{self, Identity, UserError};
 use crate::value::{Stack, Value};
@@ -17,7 +19,7 @@ use crate::worker::LocalWorker;
 use cache::{CacheMountLease, Sharing};
 use rustix::fs::{FileType, Mode};
 use solver::key::ContentId;
-use solver::op::{self, CacheSharing, Exec, Input, MountKind};
+use solver::op::{self, CacheSharing, Exec, Input, MountKind, SecretEnv};
 use solver::schedule::OpTask;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -34,6 +36,7 @@ struct Held {
     leases: Vec<CacheMountLease>,
     /// Upper directories of writable binds: what is written there is dropped (X2.11).
     drafts: Vec<Draft>,
+    agents: Vec<Forwarding>,
     /// Of what binds of contexts show, by input, in order.
     digests: BTreeMap<Input, Vec<[u8; 32]>>,
 }
@@ -114,11 +117,8 @@ impl LocalWorker {
         let mut held = Held::default();
         let mut mounts = Vec::with_capacity(exec.mounts.len());
         for mount in &exec.mounts {
-            mounts.push(ContainerMount {
-                target: mount.target.clone(),
-                readonly: mount.readonly,
-                source: self.mount_source(mount, inputs, &mut held)?,
-            });
+            let Some(source) = self.mount_source(mount, inputs, &mut held)? else { continue };
+            mounts.push(ContainerMount { target: mount.target.clone(), readonly: mount.readonly, source });
         }
         crate::copies::check(&held.digests, contributions)?;
         let mut env = self.environment(exec, &identity);
@@ -131,6 +131,8 @@ impl LocalWorker {
             mounts.extend(device_mounts(&edits)?);
             env.extend(edits.env);
         }
+        // Secrets win over variables of the same name (X1.19), and programs differ in which of two they take.
+        env.retain(|entry| !exec.secret_env.iter().any(|secret| entry.split('=').next() == Some(&secret.name)));
         let root = rustix::io::fcntl_dupfd_cloexec(&draft.root, 0).map_err(|errno| mount::MountError::Mount {
             what: "the root".into(),
             source: errno.into(),
@@ -140,6 +142,7 @@ impl LocalWorker {
             root,
             args: exec.args.clone(),
             env,
+            secret_env: self.secret_env(exec)?,
             cwd: exec.cwd.clone(),
             user: identity,
             hostname: exec.hostname.clone().unwrap_or_else(|| HOST_NAME.to_owned()),
@@ -191,11 +194,29 @@ impl LocalWorker {
         Ok(found.into_iter().flatten().collect())
     }
 
-    fn mount_source(&self, mount: &op::Mount, inputs: &[Value], held: &mut Held) -> Result<MountSource> {
-        match &mount.kind {
+    fn secret_env(&self, exec: &Exec) -> Result<Option<OwnedFd>> {
+        if exec.secret_env.is_empty() {
+            return Ok(None);
+        }
+        let mut variables: Vec<(String, String, SecretValue)> = Vec::new();
+        for SecretEnv { name, id, required } in &exec.secret_env {
+            let value = match required {
+                true => self.options.secrets.required(id)?,
+                // X1.20.
+                false => self.options.secrets.get(id)?.unwrap_or_else(|| SecretValue::new(Vec::new())),
+            };
+            variables.retain(|(known, ..)| known != name);
+            variables.push((name.clone(), id.clone(), value));
+        }
+        Ok(Some(secrets::environment(&variables)?))
+    }
+
+    /// What to mount, unless it is a secret or an agent that is not there and not required.
+    fn mount_source(&self, mount: &op::Mount, inputs: &[Value], held: &mut Held) -> Result<Option<MountSource>> {
+        let source = match &mount.kind {
             MountKind::Bind { from, source } => {
                 let root = self.input_root(*from, inputs, source, !mount.readonly, held)?;
-                detached(mount::bind(root.as_fd(), source).map_err(|error| not_found(error, source))?)
+                detached(mount::bind(root.as_fd(), source).map_err(|error| not_found(error, source))?)?
             }
             MountKind::Cache { id, sharing, from, source, mode, uid, gid } => {
                 // Another base, owner or mode is another directory (X2.18, X2.19).
@@ -215,11 +236,36 @@ impl LocalWorker {
                     self.seed(&directory, from.and_then(|from| inputs.get(from)), source, (*uid, *gid), *mode)?;
                 }
                 held.leases.push(lease);
-                detached(mount::bind(directory.as_fd(), "/")?)
+                detached(mount::bind(directory.as_fd(), "/")?)?
             }
-            MountKind::Tmpfs { size } => Ok(MountSource::Tmpfs { size: *size }),
-            MountKind::File { content, mode } => Ok(MountSource::File { content: content.clone(), mode: *mode }),
-        }
+            MountKind::Tmpfs { size } => MountSource::Tmpfs { size: *size },
+            MountKind::File { content, mode } => MountSource::File { content: content.clone(), mode: *mode },
+            MountKind::Secret { id, required, mode, uid, gid } => {
+                let value = match required {
+                    true => self.options.secrets.required(id)?,
+                    false => match self.options.secrets.get(id)? {
+                        Some(value) => value,
+                        None => return Ok(None),
+                    },
+                };
+                let memory = value.to_memory().map_err(|source| SecretError::HandOver { id: id.clone(), source })?;
+                MountSource::Secret { memory, mode: *mode, uid: *uid, gid: *gid }
+            }
+            MountKind::Ssh { id, required, mode, uid, gid } => {
+                let agent = match required {
+                    true => self.options.agents.required(id)?,
+                    false => match self.options.agents.get(id) {
+                        Some(agent) => agent,
+                        None => return Ok(None),
+                    },
+                };
+                let forwarding = Forwarding::start(agent.clone(), &self.snapshots, (*uid, *gid), *mode)?;
+                let socket = forwarding.mount()?;
+                held.agents.push(forwarding);
+                detached(socket)?
+            }
+        };
+        Ok(Some(source))
     }
 
     /// Gives a new cache directory its owner and first content (X2.21 to X2.24).

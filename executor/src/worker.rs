@@ -6,10 +6,12 @@ use crate::fileop::statcache::StatCache;
 use crate::fileop::{self, SourceTree};
 use crate::network::{BuildNetwork, DefaultNetwork};
 use crate::sandbox::{Dns, ExtraHost, Launcher, Limits};
+use crate::secrets::Secrets;
 use crate::snapshot::Snapshots;
 use crate::source::git::Repositories;
 use crate::source::http::Urls;
 use crate::source::image::Images;
+use crate::ssh::Agents;
 use crate::value::{Stack, Value};
 use cache::Store;
 use solver::entitlements::Devices;
@@ -36,6 +38,8 @@ pub struct WorkerOptions {
     pub limits: Limits,
     /// How long one step may run.
     pub timeout: Option<Duration>,
+    pub secrets: Secrets,
+    pub agents: Agents,
 }
 
 /// Runs ops with sandboxes and a store of this machine. Cheap to clone.

@@ -14,7 +14,7 @@
 //! The language is BuildKit's. Rules are cited as clauses of the project's specification: D5.24.
 
 pub mod ast;
-mod boolean;
+pub mod boolean;
 pub mod chmod;
 mod description;
 pub mod device;

@@ -1,6 +1,6 @@
 //! `RUN --mount` (D17): one CSV record of options, evaluated from left to right.
 
-pub(crate) mod csv;
+pub mod csv;
 mod size;
 
 use crate::ast::Word;
@@ -259,7 +259,9 @@ impl Mount {
     pub fn readonly(&self) -> bool {
         match self {
             Mount::Bind { readonly, .. } | Mount::Cache { readonly, .. } | Mount::Tmpfs { readonly, .. } => *readonly,
-            Mount::Secret { .. } | Mount::Ssh { .. } => true,
+            Mount::Secret { .. } => true,
+            // The socket of an agent (X2.50).
+            Mount::Ssh { .. } => false,
         }
     }
 }

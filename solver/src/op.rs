@@ -71,6 +71,9 @@ pub struct Exec {
     pub platform: Platform,
     pub mounts: Vec<Mount>,
     pub devices: Vec<Device>,
+    /// Variables whose values are secrets, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secret_env: Vec<SecretEnv>,
     /// Names of `--add-host`; their addresses are not part of the result (X1.40).
     pub extra_hosts: Vec<String>,
 }
@@ -109,8 +112,21 @@ pub enum MountKind {
     Cache { id: String, sharing: CacheSharing, from: Option<Input>, source: String, mode: u32, uid: u32, gid: u32 },
     /// `size` in bytes, 0 for the kernel's default.
     Tmpfs { size: u64 },
+    /// A secret as a file. Its value is no part of the op, and so of no key (X2.7, X2.9).
+    Secret { id: String, required: bool, mode: u32, uid: u32, gid: u32 },
+    /// A socket on which an agent answers. `id` is as written, empty for `default`.
+    Ssh { id: String, required: bool, mode: u32, uid: u32, gid: u32 },
     /// A file that the builder makes for the step, such as a here-document script at `/dev/pipes/EOF`.
     File { content: String, mode: u32 },
+}
+
+/// A variable that holds a secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretEnv {
+    pub name: String,
+    pub id: String,
+    /// One that is not required and not there leaves the variable empty (X1.20).
+    pub required: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]

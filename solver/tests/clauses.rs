@@ -3,7 +3,7 @@
 use oci::image::ImageConfig;
 use oci::{Digest, Platform, Reference};
 use solver::lower::{ImageResolver, LowerOptions, Plan, ResolvedImage, lower};
-use solver::op::{Exec, Op, Source};
+use solver::op::{Exec, Mount, MountKind, Op, SecretEnv, Source};
 
 /// `plain` is of the platform that is asked for; `full` has a config; `empty` has no layers.
 struct Images;
@@ -193,4 +193,49 @@ async fn epochs() {
     assert_eq!(invalid.unwrap_err(), "invalid SOURCE_DATE_EPOCH: yesterday");
     let run = lowered("FROM plain\nRUN x", &with_args(&[("SOURCE_DATE_EPOCH", "12")])).await.unwrap();
     assert!(!last_exec(&run).env.iter().any(|entry| entry.contains("EPOCH")), "RUN sees it only if declared");
+}
+
+/// X2.36 to X2.38, X2.45 to X2.50: what secrets and agents come to.
+#[tokio::test]
+async fn secrets_and_agents() {
+    let exec = async |mounts: &str| last_exec(&plan(&format!("FROM plain\nWORKDIR /w\nRUN {mounts} x")).await);
+    let secret = |target: &str, mode, uid, gid| Mount {
+        target: target.into(),
+        readonly: true,
+        kind: MountKind::Secret { id: "a/key".into(), required: false, mode, uid, gid },
+    };
+    let file = |mount| exec(mount);
+    assert_eq!(file("--mount=type=secret,id=a/key").await.mounts, [secret("/run/secrets/key", 0o400, 0, 0)], "X2.36");
+    assert_eq!(file("--mount=type=secret,src=a/key,dst=t").await.mounts, [secret("/w/t", 0o400, 0, 0)], "D17.9");
+    assert_eq!(
+        file("--mount=type=secret,id=a/key,uid=5,mode=7777").await.mounts,
+        [secret("/run/secrets/key", 0o777, 5, 0)],
+        "X2.38"
+    );
+    let variable = exec("--mount=type=secret,id=a/key,env=K,required").await;
+    let expected = SecretEnv { name: "K".into(), id: "a/key".into(), required: true };
+    assert_eq!((variable.mounts, variable.secret_env), (vec![], vec![expected]), "X2.37");
+    let both = exec("--mount=type=secret,id=a/key,env=K,dst=/t").await;
+    assert_eq!((both.mounts, both.secret_env.len()), (vec![secret("/t", 0o400, 0, 0)], 1), "X2.37");
+    assert!(error("FROM plain\nRUN --mount=type=secret,id=a,dst=/ x").await.contains("invalid mount target \"/\""));
+
+    let ssh = exec("--mount=type=ssh,id=b,dst=/s --mount=type=ssh,required,uid=1").await;
+    let agent = |target: &str, id: &str, required, uid| Mount {
+        target: target.into(),
+        readonly: false,
+        kind: MountKind::Ssh { id: id.into(), required, mode: 0o600, uid, gid: 0 },
+    };
+    assert_eq!(ssh.mounts, [agent("/run/buildkit/ssh_agent.1", "", true, 1), agent("/s", "b", false, 0)], "X2.45");
+    assert!(ssh.env.contains(&"SSH_AUTH_SOCK=/s".to_owned()), "X2.46");
+    let own = last_exec(&plan("FROM plain\nENV SSH_AUTH_SOCK=/mine\nRUN --mount=type=ssh x").await);
+    assert!(own.env.contains(&"SSH_AUTH_SOCK=/mine".to_owned()) && own.env.len() == 2, "X2.46");
+}
+
+/// X2.43.
+#[tokio::test]
+async fn names_of_steps_mask_variables_that_hold_secrets() {
+    let plan = plan("FROM plain\nENV K=image L=l\nRUN --mount=type=secret,id=k,env=K echo $K $L\nRUN echo $K").await;
+    let names: Vec<_> = plan.graph.needed(&[plan.result]).into_iter().map(|id| plan.graph[id].name.clone()).collect();
+    assert!(names[1].ends_with("RUN --mount=type=secret,id=k,env=K echo **** l"), "{names:?}");
+    assert!(names[2].ends_with("RUN echo image"), "{names:?}");
 }

@@ -137,6 +137,7 @@ async fn run_in(args: &RunArgs, app: &App, images: &Images) -> Result<u8> {
     }
     let cwd = args.workdir.clone().unwrap_or_else(|| config.working_dir.clone());
     let container = Container {
+        secret_env: None,
         root: rustix::io::fcntl_dupfd_cloexec(&draft.root, 0)?,
         args: program,
         env,

@@ -2,13 +2,13 @@
 
 use super::cgroup::Group;
 use super::protocol::{Reply, Request, RequestNetwork, Security, send_reply};
-use super::{Privileges, rootfs, seccomp};
+use super::{Privileges, Rlimit, RlimitName, no_core_files, rootfs, seccomp};
 use rustix::io::Errno;
 use rustix::process::{Gid, Signal, Uid, set_parent_process_death_signal};
 use rustix::thread::{CapabilitySet, CapabilitySets, LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -69,7 +69,12 @@ fn prepare_and_exec(
         RequestNetwork::None => loopback_up()?,
         RequestNetwork::Joined => join_network(descriptors.next())?,
     }
-    let stubs = rootfs::build(request, &root, descriptors, privileges, group)?;
+    // A core file would be part of the step's layer, or lie with the host's crash handler.
+    if request.has_secrets() {
+        no_core_files().map_err(failed("forbidding core files"))?;
+    }
+    let stubs = rootfs::build(request, &root, &mut descriptors, privileges, group)?;
+    let secrets = secret_env(request, descriptors.next())?;
     send_reply(channel.as_fd(), &Reply::Stubs(stubs), &[]);
     let terminal = request.terminal.map(|(rows, columns)| open_terminal(rows, columns, channel)).transpose()?;
     rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
@@ -89,7 +94,7 @@ fn prepare_and_exec(
     // The change of user has taken it back.
     die_with_parent()?;
     reset_signals();
-    exec(request, channel)
+    exec(request, &secrets, channel)
 }
 
 /// The zygote is the guarantee; this covers its own sudden end.
@@ -241,7 +246,9 @@ fn keep_all_capabilities() -> Result<()> {
 
 /// R1.7.4. Before the change of user: raising a hard limit takes a capability.
 fn set_limits(request: &Request) -> Result<()> {
-    for limit in &request.limits.rlimits {
+    // That of core files is set already for a step with secrets, and is not the user's to raise.
+    let is_set = |limit: &&Rlimit| limit.resource == RlimitName::Core && request.has_secrets();
+    for limit in request.limits.rlimits.iter().filter(|limit| !is_set(limit)) {
         let value = rustix::process::Rlimit { current: limit.soft, maximum: limit.hard };
         rustix::process::setrlimit(limit.resource.resource(), value).map_err(failed(format!(
             "setting the limit {:?} to {}",
@@ -269,8 +276,22 @@ fn reset_signals() {
     }
 }
 
+/// The variables that hold secrets.
+fn secret_env(request: &Request, memory: Option<OwnedFd>) -> Result<Vec<CString>> {
+    let Some(memory) = memory.filter(|_| request.secret_env) else { return Ok(Vec::new()) };
+    let mut bytes = Vec::new();
+    let mut file = std::fs::File::from(memory);
+    file.rewind()
+        .and_then(|()| file.read_to_end(&mut bytes))
+        .map_err(|error| Failure { step: "reading secrets".into(), reason: error.to_string() })?;
+    Ok(bytes
+        .split_inclusive(|byte| *byte == 0)
+        .filter_map(|entry| CString::from_vec_with_nul(entry.into()).ok())
+        .collect())
+}
+
 /// X1.2.
-fn exec(request: &Request, channel: &OwnedFd) -> Result<Infallible> {
+fn exec(request: &Request, secrets: &[CString], channel: &OwnedFd) -> Result<Infallible> {
     let Some(name) = request.args.first().filter(|name| !name.is_empty()) else {
         return Err(Failure { step: "starting the command".into(), reason: "there is no command to run".into() });
     };
@@ -281,9 +302,10 @@ fn exec(request: &Request, channel: &OwnedFd) -> Result<Infallible> {
         })
     };
     let args: Vec<CString> = request.args.iter().map(c_string).collect::<Result<_>>()?;
-    let env: Vec<CString> = request.env.iter().map(c_string).collect::<Result<_>>()?;
+    let mut env: Vec<CString> = request.env.iter().map(c_string).collect::<Result<_>>()?;
+    env.extend_from_slice(secrets);
     let mut denied: Option<(CString, Errno)> = None;
-    for candidate in candidates(name, &request.env) {
+    for candidate in candidates(name, &env) {
         let Ok(path) = CString::new(candidate) else { continue };
         let errno = exec_one(&path, &args, &env);
         match errno {
@@ -324,11 +346,11 @@ fn header(program: &CString) -> Vec<u8> {
     bytes
 }
 
-fn candidates(name: &str, env: &[String]) -> Vec<String> {
+fn candidates(name: &str, env: &[CString]) -> Vec<String> {
     if name.contains('/') {
         return vec![name.to_owned()];
     }
-    let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default();
+    let path = env.iter().rev().find_map(|entry| entry.to_str().ok()?.strip_prefix("PATH=")).unwrap_or_default();
     path.split(':').map(|directory| format!("{}/{name}", if directory.is_empty() { "." } else { directory })).collect()
 }
 

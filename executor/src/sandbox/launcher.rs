@@ -32,6 +32,8 @@ pub struct Container {
     pub args: Vec<String>,
     /// `NAME=value`.
     pub env: Vec<String>,
+    /// More of them, in a memory file: `NAME=value`, each ended by a zero byte.
+    pub secret_env: Option<OwnedFd>,
     /// Made, if it is missing, as the process's.
     pub cwd: String,
     pub user: Identity,
@@ -73,6 +75,13 @@ pub enum MountSource {
     },
     /// A device file of the host, which may be used as one.
     Device(OwnedFd),
+    /// A file that is written to no disk, with what the memory file holds.
+    Secret {
+        memory: OwnedFd,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
 }
 
 /// Where a sandbox's output goes.
@@ -158,12 +167,17 @@ impl Launcher {
                 }
                 MountSource::Tmpfs { size } => RequestSource::Tmpfs { size },
                 MountSource::File { content, mode } => RequestSource::File { content, mode },
+                MountSource::Secret { memory, mode, uid, gid } => {
+                    sources.push(memory);
+                    RequestSource::Secret { mode, uid, gid }
+                }
             };
             mounts.push(RequestMount { target: mount.target, readonly: mount.readonly, source });
         }
         let request = Request {
             args: container.args,
             env: container.env,
+            secret_env: container.secret_env.is_some(),
             cwd: container.cwd,
             user: container.user,
             hostname: container.hostname,
@@ -197,6 +211,7 @@ impl Launcher {
             descriptors.push(network.namespace.as_fd());
         }
         descriptors.extend(sources.iter().map(AsFd::as_fd));
+        descriptors.extend(container.secret_env.iter().map(AsFd::as_fd));
         self.ask(b"r", &descriptors)?;
         // SAFETY: the descriptor is owned, and stays open and the same until the AsyncFd is dropped.
         let channel = unsafe { AsyncFd::register(ours) }

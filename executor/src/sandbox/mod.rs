@@ -49,6 +49,15 @@ pub(crate) fn end_with_this_thread(command: &mut std::process::Command) {
     unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
 }
 
+/// From now on this process and those that it starts leave no core files, with which secrets would come to lie on a disk. One byte and not
+/// none: the kernel takes zero as a mere wish where a program is to get the dump (core(5)), and gives up in both cases with one.
+///
+/// It stays dumpable in the sense of prctl(2), since that decides about the owner of /proc/self too: rbuild and its helpers use that.
+pub fn no_core_files() -> rustix::io::Result<()> {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    setrlimit(Resource::Core, Rlimit { current: Some(1), maximum: Some(1) })
+}
+
 use std::io;
 
 /// What the program may do, which decides how layers are marked and whose files there can be.

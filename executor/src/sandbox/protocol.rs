@@ -47,11 +47,14 @@ impl Default for Security {
     }
 }
 
-/// A sandbox to start. Descriptors follow in this order: root, stdin, stdout, stderr (without a terminal), then one for each mount that has one.
+/// A sandbox to start. Descriptors follow in this order: root, stdin, stdout, stderr (without a terminal), one for each mount that has one, and
+/// that of [`secret_env`](Request::secret_env).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Request {
     pub args: Vec<String>,
     pub env: Vec<String>,
+    /// Whether there are variables in a memory file, each ended by a zero byte. No message holds a secret.
+    pub secret_env: bool,
     pub cwd: String,
     pub user: Identity,
     pub hostname: String,
@@ -103,6 +106,19 @@ pub(super) enum RequestSource {
         content: String,
         mode: u32,
     },
+    /// The next descriptor, a memory file.
+    Secret {
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
+}
+
+impl Request {
+    /// Whether the step is handed secrets.
+    pub fn has_secrets(&self) -> bool {
+        self.secret_env || self.mounts.iter().any(|mount| matches!(mount.source, RequestSource::Secret { .. }))
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use super::cgroup::Group;
 use super::child::{Failure, Result, failed, last_errno};
 use super::protocol::{Request, RequestNetwork, RequestSource, Security};
 use super::{Privileges, name_service};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
@@ -16,7 +16,7 @@ use rustix::mount::{
 };
 use std::cell::Cell;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Seek};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -66,7 +66,7 @@ const SHM_SIZE: u64 = 64 << 20;
 pub(super) fn build(
     request: &Request,
     root: &OwnedFd,
-    sources: impl Iterator<Item = OwnedFd>,
+    sources: &mut impl Iterator<Item = OwnedFd>,
     privileges: Privileges,
     group: Option<&Group>,
 ) -> Result<Vec<String>> {
@@ -230,9 +230,10 @@ impl Rootfs<'_> {
     fn step_mounts(
         &mut self,
         request: &Request,
-        mut sources: impl Iterator<Item = OwnedFd>,
+        sources: &mut impl Iterator<Item = OwnedFd>,
         files: &FileMaker,
     ) -> Result<()> {
+        let mut secrets = None;
         for mount in &request.mounts {
             let target = &mount.target;
             let mut next = || {
@@ -245,6 +246,13 @@ impl Rootfs<'_> {
                 RequestSource::Device => {
                     confining = NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
                     (next()?, false)
+                }
+                RequestSource::Secret { mode, uid, gid } => {
+                    let secrets = match &mut secrets {
+                        Some(secrets) => secrets,
+                        none => none.insert(FileMaker::for_secrets(&request.scratch_point, self.privileges)?),
+                    };
+                    (secrets.secret(next()?, *mode, (*uid, *gid))?, false)
                 }
                 RequestSource::Tmpfs { size } => {
                     let size = size.to_string();
@@ -370,14 +378,43 @@ impl FileMaker {
         Ok(FileMaker { directory: files, made: Cell::new(0) })
     }
 
+    /// The same, where the kernel can do so in memory that is never swapped out: since Linux 6.4, and for root.
+    fn for_secrets(point: &Path, privileges: Privileges) -> Result<Self> {
+        let options = [("mode", "755"), ("noswap", "")];
+        let Some(files) = (privileges == Privileges::Root).then(|| new_mount("tmpfs", &options, NOSUID).ok()).flatten()
+        else {
+            return FileMaker::new(point);
+        };
+        attach_at(&files, point)?;
+        Ok(FileMaker { directory: files, made: Cell::new(0) })
+    }
+
     fn file(&self, content: &str, mode: u32) -> Result<OwnedFd> {
+        self.make(&mut content.as_bytes(), mode, None)
+    }
+
+    /// X2.38, X2.39.
+    fn secret(&self, memory: OwnedFd, mode: u32, owner: (u32, u32)) -> Result<OwnedFd> {
+        let mut memory = File::from(memory);
+        memory.rewind().map_err(|error| Failure { step: "reading a secret".into(), reason: error.to_string() })?;
+        let file = self.make(&mut memory, mode, Some(owner))?;
+        let no_exec = if mode & 0o111 == 0 { SAFE } else { NOSUID | NODEV };
+        set_attributes(&file, no_exec, false).map_err(failed("protecting a secret"))?;
+        Ok(file)
+    }
+
+    fn make(&self, content: &mut impl Read, mode: u32, owner: Option<(u32, u32)>) -> Result<OwnedFd> {
         // The file must keep its name: what has none cannot be mounted.
         let name = format!("file{}", self.made.replace(self.made.get() + 1));
         let step = || failed("writing a file for the sandbox");
-        let file = create_file(self.directory.as_fd(), &name, mode).map_err(step())?;
+        let file = create_file(self.directory.as_fd(), &name, 0o600).map_err(step())?;
+        if let Some((uid, gid)) = owner {
+            rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(failed(format!(
+                "giving a secret to {uid}:{gid} (are the ids mapped in /etc/subuid and /etc/subgid, and is newuidmap installed?)"
+            )))?;
+        }
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(step())?;
-        File::from(file)
-            .write_all(content.as_bytes())
+        std::io::copy(content, &mut File::from(file))
             .map_err(|error| Failure { step: "writing a file for the sandbox".into(), reason: error.to_string() })?;
         clone_of(self.directory.as_fd(), &name, false)
     }

@@ -10,8 +10,12 @@
 
 use super::progress::Progress;
 use crate::error::{Error, Result, blocking};
+use crate::secrets::{SecretError, Secrets};
 use crate::snapshot::{Draft, Snapshots};
+use crate::ssh::{Agent, Agents, DEFAULT_ID, Forwarding};
 use crate::value::Stack;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use cache::LayerId;
 use parser::git::{decode, is_commit};
 use parser::source::redacted;
@@ -26,6 +30,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::process::Command;
+use zeroize::Zeroizing;
 
 const MEMO: &str = "git";
 /// Part of every memo's key: a change of what a checkout looks like makes all of them new.
@@ -56,22 +61,37 @@ pub enum GitError {
     Io { remote: String, action: &'static str, source: io::Error },
 }
 
-/// Who may be asked to log in with keys.
+/// Who signs where git logs in with keys.
 #[derive(Clone, Debug, Default)]
-pub struct SshAgent {
-    /// The agent's socket, if there is one.
-    pub socket: Option<PathBuf>,
-    /// `--ssh default`: the Dockerfile's own sources may use it.
-    pub for_all: bool,
-    /// Remotes that the user named on the command line may use it in any case.
-    pub for_remotes: Vec<String>,
+pub struct GitKeys {
+    /// `--ssh`: the Dockerfile's own sources may ask the default one.
+    pub agents: Agents,
+    /// The agent that the user works with, for `named`.
+    pub own: Option<Agent>,
+    /// Remotes that the user named on the command line.
+    pub named: Vec<String>,
+}
+
+impl GitKeys {
+    fn may_log_in(&self, remote: &str) -> bool {
+        self.agents.get(DEFAULT_ID).is_some() || self.is_named(remote)
+    }
+
+    fn agent(&self, remote: &str) -> Option<&Agent> {
+        self.agents.get(DEFAULT_ID).or_else(|| self.own.as_ref().filter(|_| self.is_named(remote)))
+    }
+
+    fn is_named(&self, remote: &str) -> bool {
+        self.named.iter().any(|named| named == remote)
+    }
 }
 
 /// Checks repositories out into a store. Cheap to clone.
 #[derive(Clone)]
 pub struct Repositories {
     snapshots: Snapshots,
-    agent: Arc<SshAgent>,
+    keys: Arc<GitKeys>,
+    secrets: Secrets,
 }
 
 /// What a reference stands for at the moment.
@@ -83,14 +103,25 @@ struct Resolved {
 }
 
 impl Repositories {
-    pub fn new(snapshots: Snapshots, agent: SshAgent) -> Self {
-        Repositories { snapshots, agent: Arc::new(agent) }
+    pub fn new(snapshots: Snapshots, keys: GitKeys, secrets: Secrets) -> Self {
+        Repositories { snapshots, keys: Arc::new(keys), secrets }
     }
 
     /// The files of `git`, owned by root, 0644 or 0755.
     pub async fn checkout(&self, git: &Git, vertex: &str, events: &EventSink) -> Result<Stack> {
         let (url, credentials) = without_credentials(&git.remote);
-        let run = Run { git, url, credentials, agent: &self.agent, store: self.snapshots.store().root() };
+        let (secrets, remote) = (self.secrets.clone(), url.clone());
+        let header = blocking(move || Ok(authorization(&secrets, &remote)?)).await?;
+        let (socket, _forwarding) = match self.keys.agent(&git.remote).filter(|_| !url.starts_with("http")) {
+            Some(Agent::Socket(path)) => (Some(path.clone()), None),
+            Some(agent @ Agent::Keys(_)) => {
+                let forwarding = Forwarding::start(agent.clone(), &self.snapshots, (0, 0), 0o600)?;
+                (Some(forwarding.path()), Some(forwarding))
+            }
+            None => (None, None),
+        };
+        let store = self.snapshots.store().root();
+        let run = Run { git, url, credentials, header, keys: &self.keys, socket, store };
         let resolved = run.resolve().await?;
         let store = self.snapshots.store();
         let memo = memo_key(git, &resolved);
@@ -157,12 +188,50 @@ fn without_credentials(remote: &str) -> (String, Option<Credentials>) {
     (place + path, Some(credentials))
 }
 
+/// What git sends to log in by a secret of the build, `GIT_AUTH_HEADER` or `GIT_AUTH_TOKEN`; one for the remote's host goes first (R3.6.9).
+fn authorization(secrets: &Secrets, url: &str) -> std::result::Result<Option<Header>, SecretError> {
+    let Some(("http" | "https", rest)) = url.split_once("://") else { return Ok(None) };
+    let host = rest.split(['/', '?']).next().unwrap_or_default();
+    for suffix in [format!(".{host}"), String::new()] {
+        for (name, is_token) in [("GIT_AUTH_HEADER", false), ("GIT_AUTH_TOKEN", true)] {
+            let id = format!("{name}{suffix}");
+            let Some(secret) = secrets.get(&id)? else { continue };
+            let text = secret.header_text(&id)?;
+            let value = match is_token {
+                true => {
+                    let login = Zeroizing::new(format!("x-access-token:{}", *text));
+                    Zeroizing::new(format!("basic {}", *Zeroizing::new(BASE64.encode(login.as_bytes()))))
+                }
+                false => text,
+            };
+            let value = Zeroizing::new(format!("Authorization: {}", *value));
+            return Ok(Some(Header { scope: scope(url).to_owned(), value }));
+        }
+    }
+    Ok(None)
+}
+
+/// Where a token goes to: the one repository, but all of them at GitHub, whose submodules are often of the same owner.
+fn scope(url: &str) -> &str {
+    let github = ["https://github.com/", "https://www.github.com/"];
+    github.into_iter().find(|prefix| url.starts_with(prefix)).unwrap_or(url)
+}
+
+struct Header {
+    /// The URLs that it is for begin like this.
+    scope: String,
+    value: Zeroizing<String>,
+}
+
 struct Run<'a> {
     git: &'a Git,
     /// The remote as git is told it.
     url: String,
     credentials: Option<Credentials>,
-    agent: &'a SshAgent,
+    header: Option<Header>,
+    keys: &'a GitKeys,
+    /// Of the agent that ssh may ask.
+    socket: Option<PathBuf>,
     store: &'a Path,
 }
 
@@ -221,6 +290,9 @@ impl Run<'_> {
             config.push((format!("credential.{place}.helper"), HELPER));
             command.env("RBUILD_GIT_USER", user).env("RBUILD_GIT_PASSWORD", password);
         }
+        if let Some(Header { scope, value }) = &self.header {
+            config.push((format!("http.{scope}.extraHeader"), value));
+        }
         command.env("GIT_CONFIG_COUNT", config.len().to_string());
         for (index, (key, value)) in config.into_iter().enumerate() {
             command.env(format!("GIT_CONFIG_KEY_{index}"), key).env(format!("GIT_CONFIG_VALUE_{index}"), value);
@@ -240,7 +312,7 @@ impl Run<'_> {
             known = format!("{known} {}", Path::new(&home).join(".ssh/known_hosts").display());
         }
         let known = known.replace('\'', "");
-        let may = self.agent.for_all || self.agent.for_remotes.contains(&self.git.remote);
+        let may = self.keys.may_log_in(&self.git.remote);
         // Keys that lie in files are the user's as well.
         let keys = if may { "" } else { " -o IdentityFile=none" };
         let ssh = format!(
@@ -248,7 +320,7 @@ impl Run<'_> {
              -o ConnectTimeout=30 -o ServerAliveInterval=20{keys}"
         );
         command.env("GIT_SSH_COMMAND", ssh);
-        if let Some(socket) = self.agent.socket.as_ref().filter(|_| may) {
+        if let Some(socket) = &self.socket {
             command.env("SSH_AUTH_SOCK", socket);
         }
     }
@@ -267,7 +339,7 @@ impl Run<'_> {
         let stderr: String = stderr.chars().filter(|c| *c == '\n' || !c.is_control()).collect();
         let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let problem = lines[lines.len().saturating_sub(4)..].join("; ");
-        let needs_key = problem.contains("Permission denied") && !self.agent.for_all;
+        let needs_key = problem.contains("Permission denied") && self.keys.agents.get(DEFAULT_ID).is_none();
         let hint = match problem.as_str() {
             _ if needs_key => ": keys of the ssh agent are offered with --ssh default",
             text if text.contains("could not read Username") => ": it wants a user name and a password",
@@ -556,6 +628,7 @@ fn normalise(root: &Path, keep_git_dir: bool, time: Option<i64>) -> io::Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secrets::SecretSource;
 
     /// D18.41: what a name means where several things have it.
     #[test]
@@ -591,10 +664,10 @@ mod tests {
     #[test]
     fn credentials_stay_out_of_arguments() {
         let tmp = tempfile::tempdir().unwrap();
-        let (git, agent) = (remote("https://us%65r:p%40ss@h:1/r.git"), SshAgent::default());
+        let (git, keys) = (remote("https://us%65r:p%40ss@h:1/r.git"), GitKeys::default());
         let (url, credentials) = without_credentials(&git.remote);
         assert_eq!(url, "https://h:1/r.git");
-        let run = Run { git: &git, url, credentials, agent: &agent, store: tmp.path() };
+        let run = Run { git: &git, url, credentials, header: None, keys: &keys, socket: None, store: tmp.path() };
         let ask = |url: &str| {
             let mut command = run.command(&[]).into_std();
             command.args(["credential", "fill"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -611,6 +684,27 @@ mod tests {
         for whole in ["ssh://me@h/r", "git@h:r", "https://h/a@b.git"] {
             assert_eq!(without_credentials(whole), (whole.to_owned(), None));
         }
+    }
+
+    /// R3.6.9.
+    #[test]
+    fn tokens_are_for_one_host_first() {
+        let secrets = |given: &[&str]| -> Secrets {
+            given.iter().map(|id| ((*id).to_owned(), SecretSource::Command(format!("echo {id}")))).collect()
+        };
+        let header = |given: &[&str], url: &str| {
+            let header = authorization(&secrets(given), url).unwrap();
+            header.map(|header| (header.scope, header.value.to_string()))
+        };
+        let basic = |token: &str| format!("Authorization: basic {}", BASE64.encode(format!("x-access-token:{token}")));
+        let url = "https://h:1/r.git";
+        assert_eq!(header(&[], url), None);
+        assert_eq!(header(&["GIT_AUTH_TOKEN"], url), Some((url.into(), basic("GIT_AUTH_TOKEN"))));
+        let all = ["GIT_AUTH_TOKEN", "GIT_AUTH_HEADER", "GIT_AUTH_TOKEN.h:1", "GIT_AUTH_HEADER.other"];
+        assert_eq!(header(&all, url), Some((url.into(), basic("GIT_AUTH_TOKEN.h:1"))));
+        assert_eq!(header(&all[..2], url), Some((url.into(), "Authorization: GIT_AUTH_HEADER".into())));
+        assert_eq!(header(&all, "ssh://h/r"), None);
+        assert_eq!(header(&all, "https://github.com/a/b").unwrap().0, "https://github.com/");
     }
 
     #[test]

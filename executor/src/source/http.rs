@@ -6,6 +6,7 @@
 use super::progress::Progress;
 use crate::error::{Error, Result, blocking};
 use crate::fileop::Context as _;
+use crate::secrets::{SecretError, Secrets};
 use crate::snapshot::Snapshots;
 use crate::value::Stack;
 use cache::LayerId;
@@ -17,6 +18,7 @@ use solver::event::EventSink;
 use std::fs::File;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
+use zeroize::Zeroizing;
 
 const BY_URL: &str = "http";
 const BY_DIGEST: &str = "http-digest";
@@ -26,6 +28,7 @@ const BY_DIGEST: &str = "http-digest";
 pub struct Urls {
     snapshots: Snapshots,
     downloader: Downloader,
+    secrets: Secrets,
 }
 
 /// The latest version of a URL that was fetched.
@@ -37,8 +40,8 @@ struct Known {
 }
 
 impl Urls {
-    pub fn new(snapshots: Snapshots, downloader: Downloader) -> Self {
-        Urls { snapshots, downloader }
+    pub fn new(snapshots: Snapshots, downloader: Downloader, secrets: Secrets) -> Self {
+        Urls { snapshots, downloader, secrets }
     }
 
     /// A file system with the file `filename`, 0600 and root's, and dated as the server says. `checksum` is `sha256:…`.
@@ -71,6 +74,8 @@ impl Urls {
             known = Some((memo, stack));
         }
 
+        let (secrets, from) = (self.secrets.clone(), url.to_owned());
+        let authorization = blocking(move || Ok(authorization(&secrets, &from)?)).await?;
         let draft = self.snapshots.plain()?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&draft.root, filename, flags, Mode::from(0o600));
@@ -78,7 +83,10 @@ impl Urls {
         let validators = known.as_ref().map(|(known, _)| &known.validators);
         let mut progress = Progress::new(events, vertex, parser::source::redacted(url));
         let mut report = |current, total: Option<u64>| progress.at(current, total.unwrap_or(0));
-        let answer = self.downloader.get(url, validators, &file, &mut report).await?;
+        let answer = self
+            .downloader
+            .get(url, authorization.as_ref().map(|value| value.as_str()), validators, &file, &mut report)
+            .await?;
         let (digest, found) = match (answer, known) {
             (Answer::Unchanged, Some((known, stack))) => (known.digest, Ok(stack)),
             (Answer::Unchanged, None) => return Err(Error::WrongInput),
@@ -114,6 +122,25 @@ impl Urls {
     }
 }
 
+/// What a secret of the build, `HTTP_AUTH_TOKEN_host` or `HTTP_AUTH_HEADER_host`, says to the URL's host; the token goes first, as in BuildKit
+/// (R3.5.8).
+fn authorization(secrets: &Secrets, url: &str) -> std::result::Result<Option<Zeroizing<String>>, SecretError> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let host = match host.strip_prefix('[') {
+        Some(address) => address.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    for (prefix, scheme) in [("HTTP_AUTH_TOKEN_", "Bearer "), ("HTTP_AUTH_HEADER_", "")] {
+        let id = format!("{prefix}{host}");
+        if let Some(secret) = secrets.get(&id)? {
+            return Ok(Some(Zeroizing::new(format!("{scheme}{}", *secret.header_text(&id)?))));
+        }
+    }
+    Ok(None)
+}
+
 /// Of an HTTP date, since 1970.
 fn seconds(date: &str) -> Option<i64> {
     // HTTP's dates are those of mail with another name for the zone.
@@ -123,6 +150,22 @@ fn seconds(date: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    /// R3.5.8.
+    #[test]
+    fn secrets_are_for_hosts() {
+        let given = |ids: &[&str]| -> crate::secrets::Secrets {
+            let source = |id: &str| crate::secrets::SecretSource::Command(format!("echo {id}"));
+            ids.iter().map(|id| ((*id).to_owned(), source(id))).collect()
+        };
+        let header =
+            |ids: &[&str], url: &str| super::authorization(&given(ids), url).unwrap().map(|value| value.to_string());
+        let (token, whole) = ("HTTP_AUTH_TOKEN_h", "HTTP_AUTH_HEADER_h");
+        assert_eq!(header(&[whole], "https://u:p@h:1/x?a@b"), Some(whole.into()));
+        assert_eq!(header(&[whole, token], "https://h"), Some(format!("Bearer {token}")));
+        assert_eq!(header(&[whole, token], "https://other/h"), None);
+        assert_eq!(header(&["HTTP_AUTH_HEADER_::1"], "http://[::1]:8/"), Some("HTTP_AUTH_HEADER_::1".into()));
+    }
+
     #[test]
     fn dates() {
         assert_eq!(super::seconds("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));

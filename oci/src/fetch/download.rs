@@ -91,15 +91,23 @@ impl Downloader {
     }
 
     /// Fetches `url` into `file`, which is empty, unless the version with the validators `known` is still the current one. Redirects are
-    /// followed; a user and password in the URL go to its own host only. `progress` is told the bytes so far, and of how many.
+    /// followed; `authorization`, a header's value that stands before a user and password in the URL, goes to the URL's own host only, as they do.
+    /// `progress` is told the bytes so far, and of how many.
     pub async fn get(
         &self,
         url: &str,
+        authorization: Option<&str>,
         known: Option<&Validators>,
         file: &File,
         progress: &mut (dyn FnMut(u64, Option<u64>) + Send),
     ) -> Result<Answer, DownloadError> {
         let mut transfer = Transfer::new(url, file)?;
+        if let Some(value) = authorization {
+            let value = HeaderValue::from_str(value);
+            let why = "what it is to be sent to log in is no header".to_owned();
+            transfer.authorization =
+                Some(value.map_err(|_| DownloadError::InvalidUrl { url: transfer.shown.clone(), why })?);
+        }
         let mut fruitless = 0;
         loop {
             let before = transfer.written;
@@ -357,7 +365,7 @@ mod tests {
     async fn get(url: &str, known: Option<&Validators>) -> (Result<Answer, DownloadError>, String) {
         let timing = Timing { backoff: Duration::from_millis(1), stall: Duration::from_secs(2), ..Timing::default() };
         let mut file = tempfile::tempfile().unwrap();
-        let answer = Downloader::with_timing("test/1", timing).get(url, known, &file, &mut |_, _| {}).await;
+        let answer = Downloader::with_timing("test/1", timing).get(url, None, known, &file, &mut |_, _| {}).await;
         let mut text = String::new();
         file.rewind().unwrap();
         file.read_to_string(&mut text).unwrap();

@@ -1,7 +1,7 @@
-//! One CSV record (D17.1).
+//! One CSV record: how `--mount` (D17.1) and flags of the command line list their options.
 
 /// The fields of one CSV record, as Go's reader splits it.
-pub(crate) fn record(text: &str) -> Result<Vec<String>, &'static str> {
+pub fn record(text: &str) -> Result<Vec<String>, &'static str> {
     let mut rest = text.lines().find(|line| !line.is_empty()).ok_or("EOF")?;
     let mut fields = Vec::new();
     loop {

@@ -1,10 +1,11 @@
 //! RUN: the command, its environment and its mounts.
 
+use super::environment::Environment;
 use super::stage::{Place, StageState, shell_or_exec};
 use super::stages::{Image, Origin};
 use super::{Lowering, Purpose, Result, history, lint, problem};
 use crate::graph::VertexId;
-use crate::op::{CacheSharing, Device, Exec, Input, Mount, MountKind, Network, Op};
+use crate::op::{CacheSharing, Device, Exec, Input, Mount, MountKind, Network, Op, SecretEnv};
 use crate::outline::{Cache, Credential};
 use parser::ErrorRule;
 use parser::RunForm;
@@ -17,10 +18,19 @@ const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 /// Where a here-document that is a script of its own is mounted (D5.24).
 const SCRIPT_DIRECTORY: &str = "/dev/pipes";
 
+/// What a step's mounts come to.
+#[derive(Default)]
+struct Mounts {
+    list: Vec<Mount>,
+    secret_env: Vec<SecretEnv>,
+    /// Targets of agents' sockets.
+    agents: Vec<String>,
+}
+
 impl Lowering<'_> {
     pub(super) fn run(&mut self, run: &Run, state: &mut StageState, place: &Place) -> Result<()> {
         let mut inputs = vec![state.files];
-        let mut mounts = Vec::new();
+        let mut mounts = Mounts::default();
         for word in &run.mounts {
             let mut expansions = Vec::new();
             let parsed = mount::Mount::parse(&word.value, &mut |text| {
@@ -32,18 +42,18 @@ impl Lowering<'_> {
             for expansion in &expansions {
                 self.report_unset(expansion, word, state, place);
             }
-            mounts.extend(self.mount(parsed, word.span, state, place, &mut inputs)?);
+            self.mount(parsed, word.span, state, place, &mut inputs, &mut mounts)?;
         }
         let command = match run.script() {
             RunForm::Command(command) => command,
             RunForm::Script { name, content } => {
                 let target = format!("{SCRIPT_DIRECTORY}/{name}");
                 let kind = MountKind::File { content, mode: 0o755 };
-                mounts.push(Mount { target: target.clone(), readonly: true, kind });
+                mounts.list.push(Mount { target: target.clone(), readonly: true, kind });
                 CommandLine::Shell(target)
             }
         };
-        mounts.sort_by(|a, b| a.target.cmp(&b.target));
+        mounts.list.sort_by(|a, b| a.target.cmp(&b.target));
         let devices = run.devices.iter().map(|flag| {
             let parser::device::Device { name, required } = parser::device::Device::parse(flag)?;
             Ok(Device { name: self.options.entitlements.device.resolve(&name).to_owned(), required })
@@ -51,6 +61,10 @@ impl Lowering<'_> {
         let devices = devices.collect::<Result<_>>()?;
         let args = shell_or_exec(&command, &state.config);
         let mut env = state.environment.to_list();
+        // X2.46: also where nothing is forwarded.
+        if let (Some(socket), None) = (mounts.agents.first(), state.environment.get("SSH_AUTH_SOCK")) {
+            env.push(format!("SSH_AUTH_SOCK={socket}"));
+        }
         if state.environment.get("PATH").is_none() {
             env.push(DEFAULT_PATH.to_owned());
         }
@@ -62,7 +76,8 @@ impl Lowering<'_> {
             network: self.network(run, place.span)?,
             insecure: self.insecure(run, place.span)?,
             platform: place.stage().platform.clone(),
-            mounts,
+            mounts: mounts.list,
+            secret_env: mounts.secret_env,
             devices,
             extra_hosts: self.options.extra_hosts.clone(),
             args: args.clone(),
@@ -80,11 +95,13 @@ impl Lowering<'_> {
         state: &StageState,
         place: &Place,
         inputs: &mut Vec<VertexId>,
-    ) -> Result<Option<Mount>> {
+        mounts: &mut Mounts,
+    ) -> Result<()> {
         let written_target = mount.target().unwrap_or_default().to_owned();
-        let target = parser::path::clean(&parser::path::workdir(&state.config.config.working_dir, &written_target));
+        let mut target = parser::path::clean(&parser::path::workdir(&state.config.config.working_dir, &written_target));
         // Secrets and agents have targets of their own where none is written.
-        if target == "/" && !matches!(mount, mount::Mount::Secret { .. } | mount::Mount::Ssh { .. }) {
+        let has_default = matches!(mount, mount::Mount::Secret { .. } | mount::Mount::Ssh { .. });
+        if target == "/" && !(has_default && written_target.is_empty()) {
             return Err(problem(ErrorRule::InvalidMount, format!("invalid mount target {target:?}"), span));
         }
         let readonly = mount.readonly();
@@ -126,17 +143,48 @@ impl Lowering<'_> {
                 }
             }
             mount::Mount::Tmpfs { size, .. } => MountKind::Tmpfs { size: size.unwrap_or(0) },
-            mount::Mount::Secret { id, required, .. } => {
-                self.parameters[place.index].secret(Credential { id, required, span: place.span });
-                return self.unsupported("RUN --mount=type=secret", span).map(|()| None);
+            mount::Mount::Secret { id, env, required, mode, uid, gid, .. } => {
+                self.parameters[place.index].secret(Credential { id: id.clone(), required, span: place.span });
+                // X2.36, X2.37: a variable takes the place of the file, unless that has a target.
+                if written_target.is_empty() && env.is_none() {
+                    target = clean_absolute(&format!("run/secrets/{}", parser::path::base(&id)));
+                }
+                let is_file = !written_target.is_empty() || env.is_none();
+                if let Some(name) = env {
+                    mounts.secret_env.push(SecretEnv { name, id: id.clone(), required });
+                }
+                if !is_file {
+                    return Ok(());
+                }
+                let mode = mode.unwrap_or(0o400) & 0o777;
+                MountKind::Secret { id, required, mode, uid: uid.unwrap_or(0), gid: gid.unwrap_or(0) }
             }
-            mount::Mount::Ssh { id, required, .. } => {
-                let id = id.filter(|id| !id.is_empty()).unwrap_or_else(|| "default".to_owned());
-                self.parameters[place.index].ssh(Credential { id, required, span: place.span });
-                return self.unsupported("RUN --mount=type=ssh", span).map(|()| None);
+            mount::Mount::Ssh { id, required, mode, uid, gid, .. } => {
+                let id = id.unwrap_or_default();
+                let name = if id.is_empty() { "default" } else { &id };
+                self.parameters[place.index].ssh(Credential { id: name.to_owned(), required, span: place.span });
+                if written_target.is_empty() {
+                    target = format!("/run/buildkit/ssh_agent.{}", mounts.agents.len());
+                }
+                mounts.agents.push(target.clone());
+                let mode = mode.unwrap_or(0o600) & 0o777;
+                MountKind::Ssh { id, required, mode, uid: uid.unwrap_or(0), gid: gid.unwrap_or(0) }
             }
         };
-        Ok(Some(Mount { target, readonly, kind }))
+        mounts.list.push(Mount { target, readonly, kind });
+        Ok(())
+    }
+
+    /// What progress expands variables by: those that hold secrets show as `****` (X2.43).
+    pub(super) fn masked(&self, run: &Run, environment: &Environment) -> Environment {
+        let mut masked = environment.clone();
+        for word in &run.mounts {
+            let parsed = mount::Mount::parse(&word.value, &mut |text| Ok(self.expander.word(text, environment)?.text));
+            if let Ok(mount::Mount::Secret { env: Some(name), .. }) = parsed {
+                masked.set(&name, "****");
+            }
+        }
+        masked
     }
 
     fn mount_origin(&mut self, from: &str, target: &str, span: Span, place: &Place) -> Result<VertexId> {

@@ -75,7 +75,12 @@ impl Lowering<'_> {
             }
         }
         for StageInstruction { instruction, span, is_trigger } in &stage.instructions {
-            let shown = self.expander.display(&instruction.text, &state.environment);
+            let shown = match &instruction.kind {
+                InstructionKind::Run(run) => {
+                    self.expander.display(&instruction.text, &self.masked(run, &state.environment))
+                }
+                _ => self.expander.display(&instruction.text, &state.environment),
+            };
             let name = steps.name(&instruction.kind, &shown, *is_trigger, &state);
             let comments = if *is_trigger { &stage.comments } else { &instruction.comments };
             let place = Place { stages, index, states, span: *span, comments, name };

@@ -86,8 +86,12 @@ pub struct BuildArgs {
     #[arg(long = "build-context", value_name = "NAME=VALUE")]
     pub build_contexts: Vec<String>,
 
-    /// Let ADD of git repositories use the keys of an ssh agent
-    #[arg(long, value_name = "default[=SOCKET]")]
+    /// A secret for RUN --mount=type=secret: `id=ID,src=FILE`, `id=ID,env=NAME`, `id=ID,command=SHELL COMMAND`, or `id=ID` for the variable or else the file of that name
+    #[arg(long = "secret", value_name = "id=ID[,src=FILE|env=NAME|command=COMMAND]")]
+    pub secrets: Vec<String>,
+
+    /// Let RUN --mount=type=ssh and ADD of git repositories ask for signatures: of the agent of SSH_AUTH_SOCK, of another one, or by key files
+    #[arg(long, value_name = "default|ID[=SOCKET|KEY[,KEY]]")]
     pub ssh: Vec<String>,
 
     /// Add a line to /etc/hosts of RUN steps; host-gateway stands for the host's address
@@ -142,8 +146,6 @@ pub struct Compatibility {
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     sbom: Option<String>,
     #[arg(long, hide = true)]
-    secret: Vec<String>,
-    #[arg(long, hide = true)]
     cache_to: Vec<String>,
     #[arg(long, hide = true)]
     cache_from: Vec<String>,
@@ -173,7 +175,6 @@ impl BuildArgs {
         let unsupported = [
             ("--provenance", wanted(&flags.provenance)),
             ("--sbom", wanted(&flags.sbom)),
-            ("--secret", !flags.secret.is_empty()),
             ("--cache-to", !flags.cache_to.is_empty()),
             ("--cache-from", !flags.cache_from.is_empty()),
             ("--attest", !flags.attest.is_empty()),

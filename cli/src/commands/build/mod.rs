@@ -4,6 +4,8 @@ mod args;
 pub mod context;
 mod export;
 mod request;
+mod secret;
+mod ssh;
 
 pub use args::BuildArgs;
 
@@ -102,8 +104,9 @@ async fn build(
     images: &Images,
     events: &EventSink,
 ) -> Result<std::result::Result<Option<Built>, Cancelled>> {
-    let urls = Urls::new(app.snapshots.clone(), Downloader::new(USER_AGENT));
-    let repositories = Repositories::new(app.snapshots.clone(), request.agent.clone());
+    let secrets = &request.worker.secrets;
+    let urls = Urls::new(app.snapshots.clone(), Downloader::new(USER_AGENT), secrets.clone());
+    let repositories = Repositories::new(app.snapshots.clone(), request.git_keys.clone(), secrets.clone());
     let loader = Loader { app, request, images, urls: &urls, repositories: &repositories, events };
     let Loaded { definition, vertex, context, ignore, has_owners } = loader.main().await?;
     let platforms = match request.platforms.is_empty() {

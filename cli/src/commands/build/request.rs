@@ -2,6 +2,7 @@
 
 use super::args::BuildArgs;
 use super::context::{self, MainContext, NamedSpec};
+use super::{secret, ssh};
 use crate::app::{App, reference};
 use crate::definition;
 use crate::error::{CliError, Result};
@@ -9,7 +10,8 @@ use crate::output::{ImageFormat, OutputSpec};
 use crate::progress::Mode;
 use crate::proxy;
 use executor::sandbox::{Dns, ExtraHost};
-use executor::source::git::SshAgent;
+use executor::source::git::GitKeys;
+use executor::ssh::Agents;
 use executor::worker::WorkerOptions;
 use oci::Platform;
 use rustix::termios::isatty;
@@ -23,7 +25,7 @@ use std::path::{Path, PathBuf};
 pub struct Request {
     pub context: MainContext,
     pub named_contexts: Vec<(String, NamedSpec)>,
-    pub agent: SshAgent,
+    pub git_keys: GitKeys,
     pub file: Option<PathBuf>,
     pub mode: Mode,
     /// Without the platform.
@@ -44,7 +46,12 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
     }
     let named_contexts =
         args.build_contexts.iter().map(|text| context::parse_named(text)).collect::<Result<Vec<_>>>()?;
-    let agent = agent(&args.ssh, &context, &named_contexts)?;
+    let (secrets, agents) = (secret::secrets(&args.secrets)?, ssh::agents(&args.ssh)?);
+    if !args.secrets.is_empty() || !args.ssh.is_empty() {
+        // A limit that is refused is one that is there already.
+        let _ = executor::sandbox::no_core_files();
+    }
+    let git_keys = git_keys(&agents, &context, &named_contexts);
     let tags: Vec<String> = args.tags.iter().map(|tag| Ok(reference(tag)?.to_string())).collect::<Result<_>>()?;
     let platforms = match args.platform.is_empty() {
         false => definition::platforms(&args.platform)?,
@@ -79,7 +86,7 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
     Ok(Request {
         context,
         named_contexts,
-        agent,
+        git_keys,
         file: args.file.clone(),
         mode,
         worker: WorkerOptions {
@@ -90,6 +97,8 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
             devices,
             limits: args.limits.limits()?,
             timeout: args.timeout,
+            secrets,
+            agents,
         },
         lower: LowerOptions {
             target: args.target.clone(),
@@ -125,57 +134,28 @@ fn dns(args: &BuildArgs) -> Result<Dns> {
 /// R4.6.4: several platforms make an index, and for one the build argument can ask for it.
 fn as_index(build_args: &BTreeMap<String, String>, platforms: usize) -> Result<bool> {
     const NAME: &str = "BUILDKIT_MULTI_PLATFORM";
-    match build_args.get(NAME).map(String::as_str) {
-        None | Some("") => Ok(platforms > 1),
-        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
-        Some("0" | "f" | "F" | "false" | "FALSE" | "False") if platforms > 1 => {
+    let Some(given) = build_args.get(NAME).filter(|given| !given.is_empty()) else { return Ok(platforms > 1) };
+    match parser::boolean::boolean(given) {
+        Some(false) if platforms > 1 => {
             let message = format!("{NAME}=false cannot be with {platforms} platforms: they are an image index");
             Err(CliError::Usage(message))
         }
-        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
-        Some(other) => Err(CliError::Usage(format!("invalid {NAME} {other:?}: expected true or false"))),
+        Some(wanted) => Ok(wanted),
+        None => Err(CliError::Usage(format!("invalid {NAME} {given:?}: expected true or false"))),
     }
 }
 
-/// `--ssh default[=SOCKET]`. Repositories that the user names on the command line may have their keys without it.
-fn agent(given: &[String], context: &MainContext, named: &[(String, NamedSpec)]) -> Result<SshAgent> {
-    let mut agent = SshAgent { socket: std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from), ..SshAgent::default() };
-    for text in given {
-        let (id, socket) = text.split_once('=').unwrap_or((text, ""));
-        if id != "default" {
-            let message = format!("--ssh {text}: only `default` is supported yet by this version of rbuild");
-            return Err(CliError::Usage(message));
-        }
-        if !socket.is_empty() && !is_socket(Path::new(socket)) {
-            let message = format!(
-                "--ssh {text}: {socket} is not the socket of an ssh agent; files with keys are not supported yet by this \
-                 version of rbuild: ssh-add them to an agent"
-            );
-            return Err(CliError::Usage(message));
-        }
-        agent.for_all = true;
-        if !socket.is_empty() {
-            agent.socket = Some(socket.into());
-        }
-        if agent.socket.is_none() {
-            let message =
-                "--ssh default: there is no ssh agent; start one, which sets SSH_AUTH_SOCK, or name its socket";
-            return Err(CliError::Usage(message.into()));
-        }
-    }
+/// Repositories that the user names on the command line may have the keys of the user's agent without `--ssh`.
+fn git_keys(agents: &Agents, context: &MainContext, named: &[(String, NamedSpec)]) -> GitKeys {
     let contexts = named.iter().filter_map(|(_, spec)| match spec {
         NamedSpec::Ready(NamedContext::Git(git)) => Some(git.remote.clone()),
         _ => None,
     });
-    agent.for_remotes = contexts.collect();
-    if let MainContext::Git(git) = context {
-        agent.for_remotes.push(git.remote.clone());
-    }
-    Ok(agent)
-}
-
-fn is_socket(path: &Path) -> bool {
-    path.metadata().is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()))
+    let main = match context {
+        MainContext::Git(git) => Some(git.remote.clone()),
+        _ => None,
+    };
+    GitKeys { agents: agents.clone(), own: ssh::own_agent(), named: contexts.chain(main).collect() }
 }
 
 /// R5.4 to R5.7.
