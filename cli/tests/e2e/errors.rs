@@ -30,17 +30,9 @@ fn an_unknown_instruction() {
 }
 
 #[test]
-fn instructions_that_are_not_there_yet_are_named() {
+fn flags_that_are_not_there_are_named() {
     let harness = Harness::new();
-    for (instruction, name) in [
-        ("RUN --mount=type=secret,id=x true", "RUN --mount=type=secret"),
-        ("RUN --mount=type=ssh true", "RUN --mount=type=ssh"),
-    ] {
-        let outcome = harness.build_text(&format!("FROM busybox\n{instruction}\n"), &[]).fails(1);
-        outcome.says(&format!("{name} is not supported yet")).says(" 2 | >>> ");
-    }
     let context = harness.context("c", "FROM busybox\n");
-    harness.build(&context, &["--secret", "id=x"]).fails(2).says("--secret is not supported yet");
     harness.build(&context, &["--taget", "x"]).fails(2).says("--target");
 }
 

@@ -20,5 +20,6 @@ mod privileges;
 mod registry;
 mod remote;
 mod run;
+mod secrets;
 mod servers;
 mod stores;

@@ -17,18 +17,21 @@ pub struct FileServer {
     pub url: String,
     files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
     answers: Arc<Mutex<Vec<String>>>,
+    authorization: Arc<Mutex<Option<String>>>,
 }
 
 impl FileServer {
     pub fn start() -> FileServer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let server = FileServer { url, files: Arc::default(), answers: Arc::default() };
+        let server = FileServer { url, files: Arc::default(), answers: Arc::default(), authorization: Arc::default() };
         let (files, answers) = (server.files.clone(), server.answers.clone());
+        let authorization = server.authorization.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (files, answers) = (files.clone(), answers.clone());
-                std::thread::spawn(move || serve(&stream, &files, &answers));
+                let authorization = authorization.lock().unwrap().clone();
+                std::thread::spawn(move || serve(&stream, &files, &answers, authorization));
             }
         });
         server
@@ -36,6 +39,11 @@ impl FileServer {
 
     pub fn put(&self, path: &str, content: &[u8]) {
         self.files.lock().unwrap().insert(path.to_owned(), content.to_vec());
+    }
+
+    /// Answers from now on only those that send this header.
+    pub fn require(&self, authorization: &str) {
+        *self.authorization.lock().unwrap() = Some(authorization.to_owned());
     }
 
     pub fn remove(&self, path: &str) {
@@ -48,7 +56,12 @@ impl FileServer {
     }
 }
 
-fn serve(mut stream: &TcpStream, files: &Mutex<BTreeMap<String, Vec<u8>>>, answers: &Mutex<Vec<String>>) {
+fn serve(
+    mut stream: &TcpStream,
+    files: &Mutex<BTreeMap<String, Vec<u8>>>,
+    answers: &Mutex<Vec<String>>,
+    authorization: Option<String>,
+) {
     let lines = BufReader::new(stream).lines().map_while(Result::ok);
     let lines: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
     let Some(path) = lines.first().and_then(|line| line.split(' ').nth(1)) else { return };
@@ -56,11 +69,12 @@ fn serve(mut stream: &TcpStream, files: &Mutex<BTreeMap<String, Vec<u8>>>, answe
         let mut fields = lines.iter().filter_map(|line| line.split_once(": "));
         fields.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
     };
-    let content = files.lock().unwrap().get(path).cloned();
+    let content = files.lock().unwrap().get(path.split("?service=").next().unwrap_or(path)).cloned();
     let tag = content
         .as_ref()
         .map(|content| format!("\"{}-{}\"", content.len(), content.iter().map(|b| u64::from(*b)).sum::<u64>()));
     let (status, body) = match content {
+        _ if authorization.is_some() && header("authorization") != authorization => ("401 Unauthorized", Vec::new()),
         _ if path == "/redirect" => ("302 Found", Vec::new()),
         None => ("404 Not Found", Vec::new()),
         Some(_) if header("if-none-match") == tag => ("304 Not Modified", Vec::new()),
@@ -202,6 +216,11 @@ impl SshServer {
     /// Of the agent.
     pub fn socket(&self) -> PathBuf {
         self.directory.path().join("agent")
+    }
+
+    /// The key of the user who may log in, without a passphrase.
+    pub fn key(&self) -> PathBuf {
+        self.directory.path().join("user")
     }
 
     /// The URL of a repository of this machine.
