@@ -43,20 +43,19 @@ struct Held {
 
 impl LocalWorker {
     pub(crate) async fn exec(&self, exec: &Exec, task: &OpTask<'_, Value>) -> Result<Value> {
-        for input in task.inputs {
-            self.materialise(input, task).await?;
-        }
         let Some(Value::Files(below)) = task.inputs.first() else { return Err(Error::WrongInput) };
         let output = Arc::new(Output::of(&task.vertex, task.events));
-        // The first network of a build takes a while: it is made beside other work.
-        let network = self.network(exec.network, &task.vertex, task.events);
-        let prepare = {
+        let prepared = async {
+            for input in task.inputs {
+                self.materialise(input, task).await?;
+            }
             let (this, exec, inputs, below) = (self.clone(), exec.clone(), task.inputs.to_vec(), below.clone());
-            let contributions = task.contributions.to_vec();
-            let output = output.clone();
-            blocking(move || this.prepare(&exec, &inputs, &contributions, &below, &output))
+            let (contributions, output) = (task.contributions.to_vec(), output.clone());
+            blocking(move || this.prepare(&exec, &inputs, &contributions, &below, &output)).await
         };
-        let (prepared, network) = futures_util::future::join(prepare, network).await;
+        // The first network of a build takes a while, and so does unpacking its base.
+        let network = self.network(exec.network, &task.vertex, task.events);
+        let (prepared, network) = futures_util::future::join(prepared, network).await;
         let Prepared { draft, mut container, held, unrunnable } = prepared?;
         container.extra_hosts = self.extra_hosts(exec, &network);
         container.network = network;

@@ -178,6 +178,47 @@ fn an_isolated_network_reaches_out_but_not_the_host_s_loopback() {
     eventually("pasta is still there", || pastas(&harness).is_empty());
 }
 
+/// A name server that knows one address for every name.
+fn resolver(socket: UdpSocket) {
+    std::thread::spawn(move || {
+        let mut query = [0; 512];
+        while let Ok((length, client)) = socket.recv_from(&mut query) {
+            let query = &query[..length];
+            let end = 12 + query[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
+            let is_a = query[end - 4..end - 2] == [0, 1];
+            let mut answer =
+                [&query[..2], &[0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0], &query[12..end]].concat();
+            if is_a {
+                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 1, 2, 3]);
+            }
+            let _ = socket.send_to(&answer, client);
+        }
+    });
+}
+
+/// Root's alone: it takes port 53 and a /etc/resolv.conf of the test's own.
+#[test]
+fn resolvers_of_the_host_s_loopback_are_asked_by_way_of_pasta() {
+    if !is_root() || !has_isolated() {
+        return;
+    }
+    let Ok(socket) = UdpSocket::bind("127.0.0.1:53") else { return eprintln!("port 53 is taken") };
+    resolver(socket);
+    let harness = Harness::new();
+    std::fs::write(harness.path("resolv.conf"), "nameserver 127.0.0.1\n").unwrap();
+    let script = "mount --bind \"$1\" /etc/resolv.conf; exec \"$2\" run --network=pasta busybox \
+                  sh -c 'cat /etc/resolv.conf; nslookup some.test'";
+    let rbuild = harness.command(&[]).get_program().to_owned();
+    let output = std::process::Command::new("unshare")
+        .args(["--mount", "sh", "-ec", script, "sh", &harness.path_text("resolv.conf")])
+        .arg(rbuild)
+        .env("RBUILD_ROOT", harness.path("store"))
+        .output();
+    let outcome = Outcome::of(output.unwrap()).ok();
+    assert!(outcome.stdout.starts_with("nameserver 10.0.2.3\n"), "X1.91: {}", outcome.stdout);
+    assert!(outcome.stdout.contains("10.1.2.3"), "R1.9.7: {}", outcome.stdout);
+}
+
 #[test]
 fn nothing_is_left_of_a_network_when_rbuild_is_killed() {
     if !has_isolated() {
