@@ -29,6 +29,15 @@ pub enum Error {
     NoImage(String),
     #[error("{0:?} could mean several images: give more digits")]
     AmbiguousId(String),
+    #[error("no container is called {0:?}: `rbuild ps -a` lists them")]
+    NoContainer(String),
+    #[error("{0:?} could mean several containers: give more digits")]
+    AmbiguousContainer(String),
+    #[error(
+        "the container name {name:?} is already in use by {}: remove it (rbuild rm {name}) or choose another",
+        id.get(..12).unwrap_or(id)
+    )]
+    NameInUse { name: String, id: String },
     #[error("{} is not a valid document: {source}", path.display())]
     Document { path: PathBuf, source: serde_json::Error },
     #[error(

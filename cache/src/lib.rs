@@ -7,6 +7,7 @@
 //! git/                                   a bare repository for each remote
 //! cache.db                               layers, results, memos
 //! mounts/ID                              RUN --mount=type=cache directories
+//! containers/ID/…                        what programs that run in images have to themselves
 //! tmp/ locks/ trash/
 //! ```
 //!
@@ -20,6 +21,7 @@
 //! Everything here is synchronous; calls that may wait ([`Store::lock_key`], [`Store::cache_mount`]) belong on a thread that may.
 
 mod blob;
+mod container;
 mod database;
 mod error;
 mod image;
@@ -30,6 +32,7 @@ mod record;
 mod store;
 
 pub use blob::BlobWriter;
+pub use container::{ContainerDirectory, ContainerLock, NewContainer, new_container_id};
 pub use error::{Error, Result};
 pub use image::{Found, StoredImage};
 pub use layer::{Attempt, LayerBlob, LayerId, LayerRecord};
