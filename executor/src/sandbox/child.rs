@@ -58,8 +58,9 @@ fn prepare_and_exec(
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }
         .map_err(failed("entering a cgroup namespace"))?;
     let mut descriptors = descriptors.into_iter();
-    let (Some(root), Some(stdin), Some(stdout), Some(stderr)) =
-        (descriptors.next(), descriptors.next(), descriptors.next(), descriptors.next())
+    // The last one says that the command has taken over, or never will: exec and exit close it.
+    let (Some(root), Some(stdin), Some(stdout), Some(stderr), Some(_until_exec)) =
+        (descriptors.next(), descriptors.next(), descriptors.next(), descriptors.next(), descriptors.next())
     else {
         return Err(Failure { step: "reading the request".into(), reason: "descriptors are missing".into() });
     };
@@ -128,7 +129,7 @@ pub(super) fn loopback_up() -> Result<()> {
 }
 
 /// Opens a terminal in the sandbox's own devpts, sends its master home and makes the slave the controlling terminal.
-fn open_terminal(rows: u16, columns: u16, channel: &OwnedFd) -> Result<OwnedFd> {
+pub(super) fn open_terminal(rows: u16, columns: u16, channel: &OwnedFd) -> Result<OwnedFd> {
     use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
     let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
     let master =
@@ -167,7 +168,7 @@ fn enter_working_directory(request: &Request) -> Result<()> {
 }
 
 /// Drops what Docker's default drops, in the order in which each step is still allowed.
-fn become_user(request: &Request, privileges: Privileges) -> Result<()> {
+pub(super) fn become_user(request: &Request, privileges: Privileges) -> Result<()> {
     let user = &request.user;
     if privileges == Privileges::SingleId && (user.uid != 0 || user.gid != 0) {
         return Err(Failure {
@@ -245,7 +246,7 @@ fn keep_all_capabilities() -> Result<()> {
 }
 
 /// R1.7.4. Before the change of user: raising a hard limit takes a capability.
-fn set_limits(request: &Request) -> Result<()> {
+pub(super) fn set_limits(request: &Request) -> Result<()> {
     // That of core files is set already for a step with secrets, and is not the user's to raise.
     let is_set = |limit: &&Rlimit| limit.resource == RlimitName::Core && request.has_secrets();
     for limit in request.limits.rlimits.iter().filter(|limit| !is_set(limit)) {
@@ -263,7 +264,7 @@ fn shown(limit: Option<u64>) -> String {
     limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string())
 }
 
-fn reset_signals() {
+pub(super) fn reset_signals() {
     for signal in 1..=64 {
         // SAFETY: the default action needs no handler; numbers that cannot be set are refused.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
@@ -291,7 +292,7 @@ fn secret_env(request: &Request, memory: Option<OwnedFd>) -> Result<Vec<CString>
 }
 
 /// X1.2.
-fn exec(request: &Request, secrets: &[CString], channel: &OwnedFd) -> Result<Infallible> {
+pub(super) fn exec(request: &Request, secrets: &[CString], channel: &OwnedFd) -> Result<Infallible> {
     let Some(name) = request.args.first().filter(|name| !name.is_empty()) else {
         return Err(Failure { step: "starting the command".into(), reason: "there is no command to run".into() });
     };

@@ -5,7 +5,7 @@ use super::limits::Limits;
 use super::name_service::Dns;
 use super::network::Network;
 use super::protocol::{
-    Reply, Request, RequestMount, RequestNetwork, RequestSource, Security, receive, send, to_memory,
+    Reply, Request, RequestMount, RequestNetwork, RequestSource, Security, receive, send, send_reply, to_memory,
 };
 use crate::emulation::{Architecture, Emulation};
 use crate::users::Identity;
@@ -88,6 +88,8 @@ pub enum MountSource {
 pub enum Stdio {
     /// Two pipes: [`Process::stdout`] and [`Process::stderr`]. Standard input is empty.
     Pipes,
+    /// The same with a standard input.
+    PipesFrom(OwnedFd),
     /// The program's own; standard input only if asked for.
     Inherit { stdin: bool },
     /// A terminal of the sandbox, whose master is [`Process::terminal`]. It has its size before the program starts.
@@ -98,9 +100,49 @@ pub enum Stdio {
 pub struct Process {
     channel: AsyncFd<OwnedFd>,
     /// Kept for as long as it is in use.
-    _network: Network,
+    network: Network,
     pub stdout: Option<OwnedFd>,
     pub stderr: Option<OwnedFd>,
+    /// Closed when the command takes over, or never will. Not of a process that joined a sandbox.
+    starting: Option<OwnedFd>,
+    terminal: Option<OwnedFd>,
+    exit: Exit,
+    failure: Option<SandboxError>,
+    has_ended: bool,
+}
+
+/// A further process in a sandbox.
+pub struct Joining {
+    pub args: Vec<String>,
+    pub env: Vec<String>,
+    /// Must be there.
+    pub cwd: String,
+    pub user: Identity,
+    pub security: Security,
+    /// Of each process. It joins the sandbox's control group, which has limits of its own.
+    pub limits: Limits,
+    /// Rows and columns of a terminal of its own.
+    pub terminal: Option<(u16, u16)>,
+}
+
+/// What a process that joins a sandbox talks through: one end for the zygote, one for whoever watches it, who may be another program.
+pub struct Channel {
+    pub ours: OwnedFd,
+    pub theirs: OwnedFd,
+}
+
+impl Channel {
+    pub fn new() -> Result<Channel, SandboxError> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+            .map_err(SandboxError::errno("create a socket"))?;
+        Ok(Channel { ours, theirs })
+    }
+
+    /// Tells the other end that nothing will come of it.
+    pub fn refuse(theirs: &OwnedFd, step: &str, reason: String) {
+        send_reply(theirs.as_fd(), &Reply::Refused { step: step.to_owned(), reason }, &[]);
+    }
 }
 
 /// How a process ended.
@@ -140,16 +182,15 @@ impl Launcher {
 
     /// Starts a sandbox. Must be called within a tokio runtime.
     pub fn launch(&self, container: Container, stdio: Stdio) -> Result<Process, SandboxError> {
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
-                .map_err(SandboxError::errno("create a socket"))?;
+        let Channel { ours, theirs } = Channel::new()?;
         let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(SandboxError::errno("create a pipe"));
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(SandboxError::errno("open /dev/null"))?;
         let (stdout, stderr) = match stdio {
-            Stdio::Pipes => (Some(pipe()?), Some(pipe()?)),
+            Stdio::Pipes | Stdio::PipesFrom(_) => (Some(pipe()?), Some(pipe()?)),
             Stdio::Inherit { .. } | Stdio::Terminal { .. } => (None, None),
         };
+        let (starting, until_exec) = pipe()?;
         let inherits = matches!(stdio, Stdio::Inherit { .. });
         let inherits_stdin = matches!(stdio, Stdio::Inherit { stdin: true });
         let (input, output, errors) = (rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr());
@@ -194,61 +235,153 @@ impl Launcher {
             dns: container.dns,
             terminal: match stdio {
                 Stdio::Terminal { rows, columns } => Some((rows, columns)),
-                Stdio::Pipes | Stdio::Inherit { .. } => None,
+                Stdio::Pipes | Stdio::PipesFrom(_) | Stdio::Inherit { .. } => None,
             },
             root_point: container.root_point,
             scratch_point: container.scratch_point,
         };
         let memory = to_memory(&request).map_err(SandboxError::io("write a request"))?;
         let mut descriptors: Vec<BorrowedFd> = vec![memory.as_fd(), theirs.as_fd(), container.root.as_fd()];
-        descriptors.push(if inherits_stdin { input } else { null.as_fd() });
+        descriptors.push(match &stdio {
+            Stdio::PipesFrom(stdin) => stdin.as_fd(),
+            _ if inherits_stdin => input,
+            _ => null.as_fd(),
+        });
         match (&stdout, &stderr) {
             (Some((_, stdout)), Some((_, stderr))) => descriptors.extend([stdout.as_fd(), stderr.as_fd()]),
             _ if inherits => descriptors.extend([output, errors]),
             _ => descriptors.extend([null.as_fd(), null.as_fd()]),
         }
+        descriptors.push(until_exec.as_fd());
         if let Network::Joined(network) = &container.network {
             descriptors.push(network.namespace.as_fd());
         }
         descriptors.extend(sources.iter().map(AsFd::as_fd));
         descriptors.extend(container.secret_env.iter().map(AsFd::as_fd));
         self.ask(b"r", &descriptors)?;
+        let mut process = Process::watching(ours)?;
+        process.network = container.network;
+        process.stdout = stdout.map(|(read, _)| read);
+        process.stderr = stderr.map(|(read, _)| read);
+        process.starting = Some(starting);
+        Ok(process)
+    }
+}
+
+impl Process {
+    /// A process whose channel this is the end of. Must be called within a tokio runtime.
+    pub fn watching(ours: OwnedFd) -> Result<Process, SandboxError> {
         // SAFETY: the descriptor is owned, and stays open and the same until the AsyncFd is dropped.
         let channel = unsafe { AsyncFd::register(ours) }
             .map_err(|failed| SandboxError::System { action: "watch a socket", source: failed.into_parts().1 })?;
         Ok(Process {
             channel,
-            _network: container.network,
-            stdout: stdout.map(|(read, _)| read),
-            stderr: stderr.map(|(read, _)| read),
+            network: Network::Host,
+            stdout: None,
+            stderr: None,
+            starting: None,
+            terminal: None,
+            exit: Exit { code: 255, out_of_memory: false, start_error: None, stubs: Vec::new() },
+            failure: None,
+            has_ended: false,
         })
     }
-}
 
-impl Process {
-    async fn reply(&mut self) -> Result<(Reply, Vec<OwnedFd>), SandboxError> {
+    /// Starts a further process in the sandbox. `theirs` is its end of a [`Channel`], `stdio` its standard input, output and error.
+    pub fn join(&self, joining: Joining, theirs: OwnedFd, stdio: [OwnedFd; 3]) -> Result<(), SandboxError> {
+        let request = Request {
+            args: joining.args,
+            env: joining.env,
+            secret_env: false,
+            cwd: joining.cwd,
+            user: joining.user,
+            hostname: String::new(),
+            network: RequestNetwork::Host,
+            security: joining.security,
+            limits: joining.limits,
+            readonly_root: false,
+            mounts: Vec::new(),
+            extra_hosts: Vec::new(),
+            dns: Dns::default(),
+            terminal: joining.terminal,
+            root_point: PathBuf::new(),
+            scratch_point: PathBuf::new(),
+        };
+        let memory = to_memory(&request).map_err(SandboxError::io("write a request"))?;
+        let descriptors: Vec<BorrowedFd> = [&memory, &theirs].into_iter().chain(&stdio).map(AsFd::as_fd).collect();
+        send(self.channel.get_ref().as_fd(), b"j", &descriptors).map_err(SandboxError::errno("ask for a process"))
+    }
+
+    async fn reply(&mut self) -> Result<(), SandboxError> {
         loop {
             let mut ready = self.channel.readable().await.map_err(SandboxError::io("wait for a sandbox"))?;
             let received = ready.try_io(|channel| receive(channel.as_fd()).map_err(Into::into));
             let Ok(received) = received else { continue };
-            let (bytes, descriptors) =
-                received.map_err(SandboxError::io("hear from a sandbox"))?.ok_or(SandboxError::ZygoteGone)?;
-            let reply = serde_json::from_slice(&bytes).map_err(|_| SandboxError::ZygoteGone)?;
-            return Ok((reply, descriptors));
+            return self.take(received.map_err(SandboxError::io("hear from a sandbox"))?);
         }
     }
 
-    /// The master of the sandbox's terminal. Call it once, before [`wait`](Process::wait), for a sandbox that has one.
+    fn take(&mut self, received: Option<(Vec<u8>, Vec<OwnedFd>)>) -> Result<(), SandboxError> {
+        let (bytes, descriptors) = received.ok_or(SandboxError::ZygoteGone)?;
+        match serde_json::from_slice(&bytes).map_err(|_| SandboxError::ZygoteGone)? {
+            Reply::Network => {}
+            Reply::Terminal => self.terminal = descriptors.into_iter().next(),
+            Reply::Stubs(stubs) => self.exit.stubs = stubs,
+            Reply::NotFound => self.exit.start_error = Some(StartError::NotFound),
+            Reply::WrongFormat(header) => {
+                self.exit.start_error = Some(StartError::WrongFormat(Architecture::of_program(&header)));
+            }
+            Reply::NotExecutable => self.exit.start_error = Some(StartError::NotExecutable),
+            Reply::Refused { step, reason } => {
+                self.failure = Some(SandboxError::Setup { step, reason });
+                self.has_ended = true;
+            }
+            Reply::Failed { step, reason } => self.failure = Some(SandboxError::Setup { step, reason }),
+            Reply::Exited { code, out_of_memory } => {
+                (self.exit.code, self.exit.out_of_memory) = (code, out_of_memory);
+                self.has_ended = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// The master of the sandbox's terminal. Call it once, for a sandbox that has one.
     pub async fn terminal(&mut self) -> Result<OwnedFd, SandboxError> {
         loop {
-            match self.reply().await? {
-                (Reply::Terminal, mut descriptors) if !descriptors.is_empty() => return Ok(descriptors.remove(0)),
-                (Reply::Failed { step, reason } | Reply::Refused { step, reason }, _) => {
-                    return Err(SandboxError::Setup { step, reason });
-                }
-                (Reply::Exited { .. }, _) => return Err(SandboxError::ZygoteGone),
-                _ => {}
+            if let Some(terminal) = self.terminal.take() {
+                return Ok(terminal);
             }
+            if let Some(failure) = self.failure.take() {
+                return Err(failure);
+            }
+            if self.has_ended {
+                return Err(SandboxError::ZygoteGone);
+            }
+            self.reply().await?;
+        }
+    }
+
+    /// Waits until the command has taken over, or cannot. Gives the mount points that had to be made so far.
+    pub async fn started(&mut self) -> Result<std::result::Result<Vec<String>, StartError>, SandboxError> {
+        if let Some(starting) = self.starting.take() {
+            let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(starting);
+            let pipe = pipe.map_err(SandboxError::io("watch a pipe"))?;
+            // There is nothing to read but the end.
+            pipe.readable().await.map_err(SandboxError::io("wait for a sandbox"))?;
+        }
+        // All that was said before is there by now.
+        loop {
+            match receive(self.channel.get_ref().as_fd()) {
+                Ok(None) if self.has_ended => break,
+                Ok(received) => self.take(received)?,
+                Err(rustix::io::Errno::AGAIN) => break,
+                Err(errno) => return Err(SandboxError::errno("hear from a sandbox")(errno)),
+            }
+        }
+        match (self.failure.take(), self.exit.start_error) {
+            (Some(failure), _) => Err(failure),
+            (None, Some(error)) => Ok(Err(error)),
+            (None, None) => Ok(Ok(self.exit.stubs.clone())),
         }
     }
 
@@ -261,26 +394,11 @@ impl Process {
         }
     }
 
-    /// Waits for the end. Whatever the process started has ended by then, too.
+    /// Waits for the end. Whatever the process started has ended by then, too. May be given up and called again.
     pub async fn wait(&mut self) -> Result<Exit, SandboxError> {
-        let mut exit = Exit { code: 255, out_of_memory: false, start_error: None, stubs: Vec::new() };
-        let mut failure = None;
-        loop {
-            match self.reply().await?.0 {
-                Reply::Terminal | Reply::Network => {}
-                Reply::Stubs(stubs) => exit.stubs = stubs,
-                Reply::NotFound => exit.start_error = Some(StartError::NotFound),
-                Reply::WrongFormat(header) => {
-                    exit.start_error = Some(StartError::WrongFormat(Architecture::of_program(&header)));
-                }
-                Reply::NotExecutable => exit.start_error = Some(StartError::NotExecutable),
-                Reply::Refused { step, reason } => return Err(SandboxError::Setup { step, reason }),
-                Reply::Failed { step, reason } => failure = Some(SandboxError::Setup { step, reason }),
-                Reply::Exited { code, out_of_memory } => {
-                    (exit.code, exit.out_of_memory) = (code, out_of_memory);
-                    return failure.map_or(Ok(exit), Err);
-                }
-            }
+        while !self.has_ended {
+            self.reply().await?;
         }
+        self.failure.take().map_or_else(|| Ok(self.exit.clone()), Err)
     }
 }

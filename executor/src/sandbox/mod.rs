@@ -13,6 +13,7 @@
 //! - [`network`], [`pasta`], [`name_service`]: isolated networks; the files by which names are found
 //! - [`child`], [`rootfs`], [`seccomp`]: what happens between fork and exec
 //! - [`capabilities`], [`limits`], [`cgroup`]: what a sandbox may do and use up
+//! - [`join`]: further processes in a sandbox that runs
 
 // The only unsafe code of the workspace: fork, exec and a few system calls without a safe wrapper.
 #![allow(unsafe_code)]
@@ -21,6 +22,7 @@ mod capabilities;
 mod cgroup;
 mod child;
 mod entry;
+mod join;
 mod launcher;
 mod limits;
 mod name_service;
@@ -34,11 +36,14 @@ mod zygote;
 
 pub use capabilities::{Capabilities, UnknownCapability};
 pub use entry::{Entered, enter};
-pub use launcher::{Container, ContainerMount, Exit, Launcher, MountSource, Process, StartError, Stdio};
+pub use launcher::{
+    Channel, Container, ContainerMount, Exit, Joining, Launcher, MountSource, Process, StartError, Stdio,
+};
 pub use limits::{Limits, Resources, Rlimit, RlimitName};
 pub use name_service::{Dns, ExtraHost, HostAddress};
 pub use network::{Network, NetworkError, NetworkNamespace, PortMapping, Protocol};
 pub use protocol::Security;
+pub(crate) use protocol::{from_memory as read_memory_file, receive, send, to_memory as memory_file};
 
 /// Has a command that is not sandboxed end when the thread that starts it does, and so with rbuild, however that ends. That thread must live at least as
 /// long as the command should: those of a tokio runtime do.

@@ -2,7 +2,8 @@
 //!
 //! A request is one byte with descriptors: a memory file with the [`Request`] (`r`) or [`NetworkRequest`] (`n`) as JSON, the channel for the
 //! replies, and those that the request counts. Replies are datagrams on the channel, one [`Reply`] as JSON each, the
-//! last one an exit. Closing the channel kills the sandbox.
+//! last one an exit. Closing the channel kills the sandbox. What the program sends on it is a signal's number, or, with
+//! descriptors, a request for a further process in the sandbox.
 
 use super::capabilities::Capabilities;
 use super::limits::Limits;
@@ -47,8 +48,9 @@ impl Default for Security {
     }
 }
 
-/// A sandbox to start. Descriptors follow in this order: root, stdin, stdout, stderr (without a terminal), one for each mount that has one, and
-/// that of [`secret_env`](Request::secret_env).
+/// A sandbox to start. Descriptors follow in this order: root, stdin, stdout, stderr, one that is closed when the command takes over, one for each mount
+/// that has one, and that of [`secret_env`](Request::secret_env). Or a process in a sandbox that runs: descriptors as [`super::join`] says, and what would make a
+/// world is left empty.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Request {
     pub args: Vec<String>,
@@ -151,7 +153,7 @@ pub(super) enum Reply {
 }
 
 /// Sends `bytes` with descriptors.
-pub(super) fn send(socket: BorrowedFd, bytes: &[u8], descriptors: &[BorrowedFd]) -> rustix::io::Result<()> {
+pub(crate) fn send(socket: BorrowedFd, bytes: &[u8], descriptors: &[BorrowedFd]) -> rustix::io::Result<()> {
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
@@ -162,7 +164,7 @@ pub(super) fn send(socket: BorrowedFd, bytes: &[u8], descriptors: &[BorrowedFd])
 }
 
 /// Receives one message; `None` at the end.
-pub(super) fn receive(socket: BorrowedFd) -> rustix::io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+pub(crate) fn receive(socket: BorrowedFd) -> rustix::io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
     let mut bytes = vec![0; MAX_REPLY];
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -182,7 +184,7 @@ pub(super) fn receive(socket: BorrowedFd) -> rustix::io::Result<Option<(Vec<u8>,
 }
 
 /// A request in a memory file: its size has no limit that matters.
-pub(super) fn to_memory(request: &impl Serialize) -> io::Result<OwnedFd> {
+pub(crate) fn to_memory(request: &impl Serialize) -> io::Result<OwnedFd> {
     let memory = rustix::fs::memfd_create("rbuild-request", rustix::fs::MemfdFlags::CLOEXEC)?;
     let mut file = std::fs::File::from(memory);
     // In one call: the file is not buffered.
@@ -190,7 +192,7 @@ pub(super) fn to_memory(request: &impl Serialize) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-pub(super) fn from_memory<T: DeserializeOwned>(memory: OwnedFd) -> io::Result<T> {
+pub(crate) fn from_memory<T: DeserializeOwned>(memory: OwnedFd) -> io::Result<T> {
     let mut file = std::fs::File::from(memory);
     file.rewind()?;
     let mut bytes = Vec::new();

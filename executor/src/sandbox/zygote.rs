@@ -3,16 +3,17 @@
 use super::cgroup::Group;
 use super::child::Failure;
 use super::protocol::{NetworkRequest, Reply, Request, RequestNetwork, from_memory, receive, send_reply};
-use super::{Privileges, child, pasta};
+use super::{Privileges, child, join, pasta};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
-struct Running {
-    pidfd: OwnedFd,
-    channel: OwnedFd,
+pub(super) struct Running {
+    pub pidfd: OwnedFd,
+    /// `None` once the program has lost interest: the process has been killed, and only has to be reaped.
+    pub channel: Option<OwnedFd>,
     /// Removed with the sandbox.
-    group: Option<Group>,
+    pub group: Option<Group>,
 }
 
 /// Serves requests until the program's end of `control` closes; then everything that runs is killed.
@@ -28,22 +29,27 @@ pub(super) fn serve(control: OwnedFd, privileges: Privileges) -> ! {
         let mut polled = vec![PollFd::new(&control, PollFlags::IN)];
         for sandbox in &running {
             polled.push(PollFd::new(&sandbox.pidfd, PollFlags::IN));
-            polled.push(PollFd::new(&sandbox.channel, PollFlags::IN | PollFlags::HUP));
+            polled.push(PollFd::new(sandbox.channel.as_ref().unwrap_or(&sandbox.pidfd), PollFlags::IN));
         }
         if poll(&mut polled, None).is_err() {
             continue;
         }
         let ready: Vec<bool> = polled.iter().map(|polled| !polled.revents().is_empty()).collect();
         let mut index = 0;
-        running.retain(|sandbox| {
+        let mut joining = Vec::new();
+        running.retain_mut(|sandbox| {
             let (ended, spoken_to) = (ready[1 + 2 * index], ready[2 + 2 * index]);
             index += 1;
             if ended {
                 report_exit(sandbox);
                 return false;
             }
-            !spoken_to || heed(sandbox)
+            if spoken_to {
+                joining.extend(heed(sandbox, privileges));
+            }
+            true
         });
+        running.append(&mut joining);
         if ready[0] {
             match receive(control.as_fd()) {
                 Ok(Some((kind, descriptors))) if kind == b"n" => running.extend(connect(descriptors, privileges)),
@@ -53,7 +59,11 @@ pub(super) fn serve(control: OwnedFd, privileges: Privileges) -> ! {
                 }
                 Ok(None) | Err(_) => {
                     for sandbox in &running {
-                        kill_and_reap(sandbox.pidfd.as_fd());
+                        let _ = pidfd_send_signal(&sandbox.pidfd, Signal::KILL);
+                    }
+                    // The last one first: a sandbox's first process ends when those that joined it have been reaped.
+                    for sandbox in running.iter().rev() {
+                        let _ = waitid(WaitId::PidFd(sandbox.pidfd.as_fd()), WaitIdOptions::EXITED);
                     }
                     // Their groups go with them.
                     drop(running);
@@ -64,22 +74,26 @@ pub(super) fn serve(control: OwnedFd, privileges: Privileges) -> ! {
     }
 }
 
-/// Passes a signal on. False if the program has closed its end: then the sandbox is gone, too.
-fn heed(sandbox: &Running) -> bool {
-    match receive(sandbox.channel.as_fd()) {
+/// Passes a signal on, or starts a further process. If the program has closed its end, the sandbox must go, too.
+fn heed(sandbox: &mut Running, privileges: Privileges) -> Option<Running> {
+    match receive(sandbox.channel.as_ref()?.as_fd()) {
+        Ok(Some((_, descriptors))) if !descriptors.is_empty() => {
+            return join::start(sandbox, descriptors, privileges);
+        }
         Ok(Some((bytes, _))) => {
             let signal = bytes.first().and_then(|number| Signal::from_named_raw(i32::from(*number)));
             if let Some(signal) = signal {
                 let _ = pidfd_send_signal(&sandbox.pidfd, signal);
             }
-            true
         }
-        Err(rustix::io::Errno::AGAIN) => true,
+        Err(rustix::io::Errno::AGAIN) => {}
         Ok(None) | Err(_) => {
-            kill_and_reap(sandbox.pidfd.as_fd());
-            false
+            // Process 1 of a namespace takes all others with it.
+            let _ = pidfd_send_signal(&sandbox.pidfd, Signal::KILL);
+            sandbox.channel = None;
         }
     }
+    None
 }
 
 fn start(descriptors: Vec<OwnedFd>, privileges: Privileges, number: u64) -> Option<Running> {
@@ -104,8 +118,8 @@ fn start(descriptors: Vec<OwnedFd>, privileges: Privileges, number: u64) -> Opti
     if request.network == RequestNetwork::None {
         namespaces |= libc::CLONE_NEWNET;
     }
-    match clone_into_namespaces(namespaces) {
-        Ok(Some(pidfd)) => Some(Running { pidfd, channel, group }),
+    match fork(namespaces) {
+        Ok(Some(pidfd)) => Some(Running { pidfd, channel: Some(channel), group }),
         Ok(None) => child::run(request, descriptors, channel, privileges, group.as_ref()),
         Err(error) => refuse(Failure { step: "creating namespaces".into(), reason: error.to_string() }),
     }
@@ -123,21 +137,22 @@ fn connect(descriptors: Vec<OwnedFd>, privileges: Privileges) -> Option<Running>
         Ok(request) => request,
         Err(error) => return refuse("reading the request", error),
     };
-    match clone_into_namespaces(libc::CLONE_NEWNS | libc::CLONE_NEWPID) {
-        Ok(Some(pidfd)) => Some(Running { pidfd, channel, group: None }),
+    match fork(libc::CLONE_NEWNS | libc::CLONE_NEWPID) {
+        Ok(Some(pidfd)) => Some(Running { pidfd, channel: Some(channel), group: None }),
         Ok(None) => pasta::hold(&request, channel, privileges),
         Err(error) => refuse("creating namespaces", error),
     }
 }
 
-/// Forks into new namespaces: the child's descriptor in the parent, `None` in the child.
-fn clone_into_namespaces(flags: libc::c_int) -> std::io::Result<Option<OwnedFd>> {
+/// Forks as `flags` say: the child's descriptor in the parent, `None` in the child.
+pub(super) fn fork(flags: libc::c_int) -> std::io::Result<Option<OwnedFd>> {
     let mut pidfd: libc::c_int = -1;
     // SAFETY: an all-zero clone_args is valid and asks for nothing.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = (flags | libc::CLONE_PIDFD) as u64;
     args.pidfd = &raw mut pidfd as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
+    // A sibling has that of the process that asks for it.
+    args.exit_signal = if flags & libc::CLONE_PARENT == 0 { libc::SIGCHLD as u64 } else { 0 };
     // SAFETY: without CLONE_VM and without a stack this is a fork; the process has one thread.
     let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
     match result {
@@ -159,11 +174,7 @@ fn report_exit(sandbox: &Running) {
         _ => 255,
     };
     let out_of_memory = sandbox.group.as_ref().is_some_and(Group::ran_out_of_memory);
-    send_reply(sandbox.channel.as_fd(), &Reply::Exited { code, out_of_memory }, &[]);
-}
-
-/// Process 1 of a namespace takes all others with it.
-fn kill_and_reap(pidfd: BorrowedFd) {
-    let _ = pidfd_send_signal(pidfd, Signal::KILL);
-    let _ = waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED);
+    if let Some(channel) = &sandbox.channel {
+        send_reply(channel.as_fd(), &Reply::Exited { code, out_of_memory }, &[]);
+    }
 }
