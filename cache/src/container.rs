@@ -80,11 +80,13 @@ impl Store {
         let _making = FileLock::acquire(&making.with_extension("lock"))?;
         let made = self.fill(new, &making).and_then(|lock| {
             // Two processes must not find the same name free.
-            let _names = FileLock::acquire(&self.path("locks").join("containers"))?;
-            if let Some(name) = new.name
-                && let Some(other) = self.containers()?.into_iter().find(|other| other.name().as_deref() == Some(name))
-            {
-                return Err(Error::NameInUse { name: name.to_owned(), id: other.id });
+            let mut _names = None;
+            if let Some(name) = new.name {
+                _names = Some(FileLock::acquire(&self.path("locks").join("containers"))?);
+                let mut containers = self.containers()?.into_iter();
+                if let Some(other) = containers.find(|other| other.name().as_deref() == Some(name)) {
+                    return Err(Error::NameInUse { name: name.to_owned(), id: other.id });
+                }
             }
             let path = place.join(new.id);
             fs::rename(&making, &path).map_err(Error::io("create", &path))?;

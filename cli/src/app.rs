@@ -112,6 +112,12 @@ fn raise_file_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
+/// The store alone, for commands that neither run anything nor touch files of other users.
+pub fn open_store(root: Option<PathBuf>) -> Result<Store> {
+    let root = store_root(root, &Config::load()?, rustix::process::geteuid().is_root())?;
+    Ok(Store::open(&root)?)
+}
+
 /// How long a command that runs nothing waits for what is known of a base image: a registry that never answers must not hold up a check.
 const BASE_IMAGE_PATIENCE: Duration = Duration::from_secs(20);
 

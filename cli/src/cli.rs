@@ -47,7 +47,7 @@ pub enum Command {
     Tag(tag::TagArgs),
     /// Remove names, and images without any
     Rmi(rmi::RmiArgs),
-    /// Show images as JSON
+    /// Show images and containers as JSON
     Inspect(inspect::InspectArgs),
     /// Show how an image came to be
     History(history::HistoryArgs),
@@ -56,7 +56,28 @@ pub enum Command {
     /// Send an image to a registry
     Push(push::PushArgs),
     /// Run a program in an image
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
+    /// List containers
+    Ps(ps::PsArgs),
+    /// Show what a container wrote
+    Logs(logs::LogsArgs),
+    /// Run a program in a running container
+    Exec(exec::ExecArgs),
+    /// Stop containers: by the image's signal, and by KILL if that does not help
+    Stop(stop::StopArgs),
+    /// Send containers a signal
+    Kill(kill::KillArgs),
+    /// Start containers that have ended once more, in the background
+    Start(start::StartArgs),
+    /// Wait until containers end, and print their exit codes
+    Wait(wait::WaitArgs),
+    /// Remove containers
+    Rm(rm::RmArgs),
+    /// Make an image of what a container changed
+    Commit(commit::CommitArgs),
+    /// Keep a container running; for rbuild's own use
+    #[command(hide = true)]
+    Supervise(supervise::SuperviseArgs),
     /// Make an image of a root file system in a tar
     Import(import::ImportArgs),
     /// Read images from an archive
@@ -67,9 +88,36 @@ pub enum Command {
     Version(version::VersionArgs),
 }
 
-const COMMANDS: [&str; 19] = [
-    "fmt", "lsp", "build", "check", "outline", "targets", "images", "tag", "rmi", "inspect", "history", "pull", "push",
-    "run", "import", "load", "save", "version", "help",
+const COMMANDS: [&str; 29] = [
+    "fmt",
+    "lsp",
+    "build",
+    "check",
+    "outline",
+    "targets",
+    "images",
+    "tag",
+    "rmi",
+    "inspect",
+    "history",
+    "pull",
+    "push",
+    "run",
+    "ps",
+    "logs",
+    "exec",
+    "stop",
+    "kill",
+    "start",
+    "wait",
+    "rm",
+    "commit",
+    "supervise",
+    "import",
+    "load",
+    "save",
+    "version",
+    "help",
 ];
 const GLOBAL_WITH_VALUE: [&str; 1] = ["--root"];
 

@@ -119,7 +119,7 @@ fn invalid_bytes(flag: &str, text: &str) -> CliError {
 }
 
 /// A number with a unit, as docker's `units.RAMInBytes` takes it: `512m`, `1.5 GiB`, `64kb`.
-fn bytes(text: &str) -> Option<u64> {
+pub fn bytes(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

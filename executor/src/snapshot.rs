@@ -138,9 +138,13 @@ impl Snapshots {
     }
 
     fn mount(&self, attempt: &Attempt, below: &Stack) -> Result<OwnedFd> {
-        let paths: Vec<_> = below.ids().iter().map(|id| self.store.layer_path(id)).collect();
-        let upper = Some((attempt.upper(), attempt.work()));
-        Ok(mount::overlay(&paths, upper, &self.store.empty_directory(), self.privileges)?)
+        self.mount_over(&below.ids(), attempt.upper(), attempt.work())
+    }
+
+    /// The writable view of layers, bottom first, with an upper directory and a fresh work directory.
+    pub fn mount_over(&self, layers: &[LayerId], upper: &Path, work: &Path) -> Result<OwnedFd> {
+        let paths: Vec<_> = layers.iter().map(|id| self.store.layer_path(id)).collect();
+        Ok(mount::overlay(&paths, Some((upper, work)), &self.store.empty_directory(), self.privileges)?)
     }
 
     /// An empty file system that is written without an overlay in between: for files that rbuild makes itself, as an overlay

@@ -2,6 +2,7 @@ use crate::app::{App, familiar};
 use crate::error::{CliError, Result};
 use crate::stdout;
 use clap::Args;
+use executor::container::Container;
 use oci::{Descriptor, Digest, ImageConfig, ImageManifest, Platform};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -11,8 +12,8 @@ const MAX_DOCUMENT: u64 = 4 << 20;
 
 #[derive(Args)]
 pub struct InspectArgs {
-    /// Names or ids of images
-    #[arg(required = true, value_name = "IMAGE")]
+    /// Names or ids of images, or of containers
+    #[arg(required = true, value_name = "NAME")]
     pub images: Vec<String>,
 
     /// Of an image for several platforms, the one to show (default: this machine's)
@@ -75,7 +76,14 @@ fn nothing_for(platform: &Platform, manifests: &[Descriptor]) -> CliError {
 pub fn run(args: &InspectArgs, app: &App) -> Result<ExitCode> {
     let mut shown = Vec::new();
     for word in &args.images {
-        let found = app.find(word)?;
+        let found = match (app.find(word), Container::find(&app.store, word)) {
+            (Ok(found), _) => found,
+            (Err(_), Ok(container)) => {
+                shown.push(of_container(&container)?);
+                continue;
+            }
+            (Err(error), Err(_)) => return Err(error),
+        };
         let document = Document::read(app, &found.image.descriptor, args.platform.as_ref())?;
         let names: Vec<_> = found.image.names.iter().filter_map(|name| name.parse::<oci::Reference>().ok()).collect();
         let config = &document.config;
@@ -102,4 +110,13 @@ pub fn run(args: &InspectArgs, app: &App) -> Result<ExitCode> {
     }
     stdout::line(serde_json::to_string_pretty(&shown)?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What it was made with, and how it fares.
+fn of_container(container: &Container) -> Result<Value> {
+    let mut state = serde_json::to_value(&container.state)?;
+    state["status"] = container.state.status.name().into();
+    let mut document = serde_json::to_value(&container.record)?;
+    document["State"] = state;
+    Ok(document)
 }

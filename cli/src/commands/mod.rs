@@ -3,24 +3,34 @@
 pub mod build;
 pub mod call;
 pub mod check;
+pub mod commit;
+pub mod exec;
 pub mod fmt;
 pub mod history;
 pub mod images;
 pub mod import;
 pub mod inspect;
+pub mod kill;
 pub mod load;
+pub mod logs;
 pub mod lsp;
 pub mod outline;
+pub mod ps;
 pub mod pull;
 pub mod push;
+pub mod rm;
 pub mod rmi;
 pub mod run;
 pub mod save;
+pub mod start;
+pub mod stop;
+pub mod supervise;
 pub mod tag;
 pub mod targets;
 pub mod version;
+pub mod wait;
 
-use crate::app::App;
+use crate::app::{App, open_store};
 use crate::cli::{Cli, Command};
 use crate::error::{CliError, Result};
 use std::process::ExitCode;
@@ -50,10 +60,32 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::History(args) => history::run(&args, &app()?),
         Command::Pull(args) => pull::run(&args, &app()?),
         Command::Push(args) => push::run(&args, &app()?),
-        Command::Run(args) => run::run(args, &app()?),
+        Command::Run(args) => run::run(&args, &app()?),
+        Command::Ps(args) => ps::run(&args, &open_store(root)?),
+        Command::Logs(args) => logs::run(&args, &open_store(root)?),
+        Command::Exec(args) => exec::run(&args, &open_store(root)?),
+        Command::Stop(args) => stop::run(&args, &open_store(root)?),
+        Command::Kill(args) => kill::run(&args, &open_store(root)?),
+        Command::Start(args) => start::run(&args, &app()?),
+        Command::Wait(args) => wait::run(&args, &open_store(root)?),
+        Command::Rm(args) => rm::run(&args, &app()?),
+        Command::Commit(args) => commit::run(&args, &app()?),
+        Command::Supervise(args) => supervise::run(&args, root),
         Command::Import(args) => import::run(&args, &app()?),
         Command::Load(args) => load::run(&args, &app()?),
         Command::Save(args) => save::run(&args, &app()?),
         Command::Version(args) => version::run(&args),
     }
+}
+
+/// Does the same with all containers that the user names. One that it fails for does not keep it from the others.
+fn for_each_container(words: &[String], mut act: impl FnMut(&String) -> Result<()>) -> Result<ExitCode> {
+    let mut code = ExitCode::SUCCESS;
+    for word in words {
+        if let Err(error) = act(word) {
+            error.print();
+            code = ExitCode::FAILURE;
+        }
+    }
+    Ok(code)
 }

@@ -2,6 +2,7 @@ use crate::app::{App, familiar};
 use crate::error::{CliError, Result};
 use crate::stdout;
 use clap::Args;
+use executor::container::Container;
 use oci::Digest;
 use std::process::ExitCode;
 
@@ -11,7 +12,7 @@ pub struct RmiArgs {
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<String>,
 
-    /// Remove an image that has several names
+    /// Remove an image that has several names, or that containers stand on
     #[arg(short, long)]
     pub force: bool,
 }
@@ -20,6 +21,11 @@ pub fn run(args: &RmiArgs, app: &App) -> Result<ExitCode> {
     for word in &args.images {
         let found = app.find(word)?;
         let names = &found.image.names;
+        let digest = Digest::try_from(found.image.descriptor.digest())?;
+        let is_removed = names.len() < 2 || found.name.is_none();
+        if is_removed && !args.force {
+            refuse_used(app, &digest)?;
+        }
         match &found.name {
             Some(name) => {
                 app.store.untag(name)?;
@@ -40,10 +46,25 @@ pub fn run(args: &RmiArgs, app: &App) -> Result<ExitCode> {
                 }
             }
         }
-        let digest = Digest::try_from(found.image.descriptor.digest())?;
         app.store.remove_image(&digest)?;
         stdout::line(format_args!("Deleted: {digest}"))?;
     }
     app.store.empty_trash();
     Ok(ExitCode::SUCCESS)
+}
+
+/// A container that has ended can be started or committed as long as its image is there.
+fn refuse_used(app: &App, digest: &Digest) -> Result<()> {
+    let used = Container::all(&app.store)?
+        .into_iter()
+        .find(|container| container.record.digest == *digest || container.record.manifest == *digest);
+    match used {
+        None => Ok(()),
+        Some(container) => {
+            let name = container.called();
+            Err(CliError::Failed(format!(
+                "the container {name} stands on the image: remove it (rbuild rm {name}), or use --force"
+            )))
+        }
+    }
 }

@@ -6,6 +6,7 @@
 
 mod build;
 mod check;
+mod containers;
 mod contexts;
 mod errors;
 mod fmt;

@@ -7,13 +7,15 @@ use crate::value::{Layer, Stack};
 use cache::{LayerBlob, LayerRecord, Store};
 use oci::codec::{Compression, Encoder, HashingReader, HashingWriter, decoder};
 use oci::image::{History, ImageConfig};
-use oci::layer::TarOptions;
+use oci::layer::{Change, TarOptions};
 use oci::{Descriptor, DiffId, Digest, MediaType};
 use rayon::prelude::*;
 use serde_json::json;
 use solver::event::Task;
+use std::collections::BTreeSet;
 use std::io::{BufWriter, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -103,6 +105,32 @@ fn write_documents(
     Ok(BuiltImage { descriptor, config: config_digest })
 }
 
+/// Makes an image of a stack, all of whose blobs are in the store, with one more layer: what differs in an upper directory, but for the paths in `left_out`.
+/// The config is complete but for the layers.
+pub fn with_changes(
+    snapshots: &Snapshots,
+    stack: &Stack,
+    upper: &Path,
+    left_out: &BTreeSet<Vec<u8>>,
+    mut config: ImageConfig,
+) -> Result<BuiltImage> {
+    let options = ImageOptions { compression: Compression::None, docker_types: false, epoch: None };
+    let mut layers = Vec::with_capacity(stack.layers().len() + 1);
+    for layer in stack.layers() {
+        layers.push(layer_descriptor(snapshots, layer, options)?);
+    }
+    let upper = crate::mount::open_directory(upper)?;
+    let lower = if stack.layers().is_empty() { None } else { Some(snapshots.view(&stack.ids())?) };
+    let changes = oci::layer::diff(upper.as_fd(), lower.as_ref().map(AsFd::as_fd), &|_| false)?;
+    let changes = changes.filter(|change| change.as_ref().map_or(true, |change| !left_out.contains(&change.path)));
+    let blob = write_changes(snapshots.store(), changes, upper.as_fd(), options.compression)?;
+    let descriptor = Descriptor::new(options.compression.media_type(false), blob.size, blob.digest.to_spec());
+    layers.push(ImageLayer { descriptor, diff_id: blob.diff_id, created: None });
+    config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
+    let descriptors: Vec<_> = layers.iter().map(|layer| &layer.descriptor).collect();
+    write_documents(snapshots.store(), &config, &descriptors, options.docker_types)
+}
+
 /// Makes a one-layer image of a root file system's tar, compressed or not.
 pub fn import(store: &Store, tar: impl std::io::Read + Send, mut config: ImageConfig) -> Result<BuiltImage> {
     let mut tar = HashingReader::new(decoder(tar).map_err(Error::ReadLayer)?);
@@ -180,16 +208,24 @@ fn write_layer(
     record: &LayerRecord,
     compression: Compression,
 ) -> Result<LayerBlob> {
-    let store = snapshots.store();
-    let upper = crate::mount::open_directory(&store.layer_path(&layer.id))?;
+    let upper = crate::mount::open_directory(&snapshots.store().layer_path(&layer.id))?;
     let lower = if record.lowers.is_empty() { None } else { Some(snapshots.view(&record.lowers)?) };
     let book = snapshots.book(&layer.id);
     let is_single = |path: &[u8]| book.as_ref().is_some_and(|book| book.digest(path).is_some());
     let changes = oci::layer::diff(upper.as_fd(), lower.as_ref().map(AsFd::as_fd), &is_single)?;
+    write_changes(snapshots.store(), changes, upper.as_fd(), compression)
+}
+
+fn write_changes(
+    store: &Store,
+    changes: impl IntoIterator<Item = std::result::Result<Change, oci::layer::Error>>,
+    upper: BorrowedFd,
+    compression: Compression,
+) -> Result<LayerBlob> {
     let blob = store.blob_writer()?;
     let encoder = Encoder::new(blob, compression);
     let mut tar = BufWriter::with_capacity(256 * 1024, HashingWriter::new(encoder));
-    oci::layer::write_tar(changes, upper.as_fd(), &TarOptions::default(), &mut tar)?;
+    oci::layer::write_tar(changes, upper, &TarOptions::default(), &mut tar)?;
     tar.flush().map_err(Error::write("a layer"))?;
     let hashing = tar.into_inner().map_err(|error| Error::write("a layer")(error.into_error()))?;
     let (encoder, diff_id, _) = hashing.finish();

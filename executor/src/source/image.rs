@@ -177,6 +177,24 @@ impl Images {
         Ok(layers.collect())
     }
 
+    /// The config of an image whose documents are in the store.
+    pub fn stored_config(&self, reference: &str, manifest: &Digest) -> Result<ImageConfig> {
+        let reference: Reference = reference.parse().map_err(|error: oci::reference::InvalidReference| {
+            Error::Manifest { reference: reference.to_owned(), problem: error.to_string() }
+        })?;
+        self.config_of(&reference, manifest)
+    }
+
+    /// Fetches the blobs of a stack that the store does not have.
+    pub async fn fetch_layers(&self, stack: &Stack) -> Result<()> {
+        let (sender, _) = tokio::sync::mpsc::unbounded_channel();
+        let events = EventSink::new(sender);
+        for origin in stack.layers().iter().filter_map(|layer| layer.origin.as_ref()) {
+            self.download(&origin.reference, &[&origin.descriptor], "", &events).await?;
+        }
+        Ok(())
+    }
+
     pub async fn unpack_quietly(&self, snapshots: &Snapshots, stack: &Stack) -> Result<()> {
         let (sender, _) = tokio::sync::mpsc::unbounded_channel();
         self.unpack(snapshots, stack, "", &EventSink::new(sender)).await

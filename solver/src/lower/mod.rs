@@ -167,14 +167,7 @@ pub async fn lower<R: ImageResolver>(dockerfile: &Dockerfile, options: &LowerOpt
 
 /// The config that a Dockerfile of one stage without files gives, for changing images without building.
 pub fn config_of(dockerfile: &Dockerfile) -> Result<ImageConfig> {
-    let changes_files = dockerfile.stages.iter().flat_map(|stage| &stage.instructions).find(|instruction| {
-        use InstructionKind::{Add, Copy, Run};
-        matches!(instruction.kind, Add(_) | Copy(_) | Run(_))
-    });
-    if let Some(instruction) = changes_files {
-        let message = format!("{} cannot be a change of an image's config", instruction.kind.name());
-        return Err(problem(ErrorRule::NotAllowed, message, instruction.span));
-    }
+    refuse_file_changes(dockerfile)?;
     let options = LowerOptions::default();
     let mut lowering = Lowering::new(dockerfile, &options)?;
     let stages = Stages::new(dockerfile, &mut lowering)?;
@@ -183,6 +176,22 @@ pub fn config_of(dockerfile: &Dockerfile) -> Result<ImageConfig> {
         Some(error) => Err(Box::new(error)),
         None => Ok(plan.config),
     }
+}
+
+/// For Dockerfiles that may only change an image's config: one stage, and no instruction that changes files.
+pub fn refuse_file_changes(dockerfile: &Dockerfile) -> Result<()> {
+    if let Some(stage) = dockerfile.stages.get(1) {
+        return Err(problem(ErrorRule::NotAllowed, "FROM cannot be a change of an image's config", stage.from.span));
+    }
+    let changes_files = dockerfile.stages.iter().flat_map(|stage| &stage.instructions).find(|instruction| {
+        use InstructionKind::{Add, Copy, Run};
+        matches!(instruction.kind, Add(_) | Copy(_) | Run(_))
+    });
+    if let Some(instruction) = changes_files {
+        let message = format!("{} cannot be a change of an image's config", instruction.kind.name());
+        return Err(problem(ErrorRule::NotAllowed, message, instruction.span));
+    }
+    Ok(())
 }
 
 /// Lowering in progress: what all stages share.
