@@ -3,7 +3,9 @@ use cache::{ContainerDirectory, Store};
 use clap::Args;
 use executor::container::Container;
 use executor::container::log::LogReader;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read};
 use std::process::ExitCode;
@@ -75,9 +77,12 @@ fn watch(directory: &ContainerDirectory) -> io::Result<File> {
     Ok(watch.into())
 }
 
+/// Not for ever: the kernel tells of a closed lock a moment before it is free.
 fn wait(mut watch: &File) -> io::Result<()> {
-    match watch.read(&mut [0; 4096]) {
-        Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
-        _ => Ok(()),
+    const A_WHILE: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
+    match poll(&mut [PollFd::new(watch, PollFlags::IN)], Some(&A_WHILE)) {
+        Ok(0) | Err(Errno::INTR) => Ok(()),
+        Ok(_) => watch.read(&mut [0; 4096]).map(|_| ()),
+        Err(errno) => Err(errno.into()),
     }
 }

@@ -114,7 +114,8 @@ fn a_container_in_the_background() {
 #[test]
 fn containers_are_kept_unless_rm_is_given() {
     let harness = Containers::new();
-    let outcome = harness.rbuild(&["run", "--name", "kept", "busybox", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+    let script = "echo out; echo err >&2; exit 7";
+    let outcome = harness.rbuild(&["run", "--name", "kept", "--network", "host", "busybox", "sh", "-c", script]);
     assert_eq!((outcome.code, outcome.stdout.as_str(), outcome.stderr.as_str()), (Some(7), "out\n", "err\n"));
     harness.rbuild(&["run", "--rm", "--name", "gone", "busybox", "true"]).ok();
     assert_eq!(harness.states(), [("kept".to_owned(), "exited".to_owned())]);
@@ -401,4 +402,32 @@ fn a_reader_that_goes_away_ends_the_program() {
     assert_eq!(&first, b"y\n");
     child.wait().unwrap();
     assert_eq!(harness.state("c").as_deref(), Some("exited"));
+}
+
+/// The isolated network is the supervisor's, and ends with it.
+#[test]
+fn ports_lead_into_containers_in_the_background() {
+    if std::fs::File::options().read(true).write(true).open("/dev/net/tun").is_err() {
+        return;
+    }
+    let harness = Containers::new();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mapping = format!("127.0.0.1:{port}:80");
+    let script = "echo page > /tmp/index.html; exec httpd -f -p 80 -h /tmp";
+    harness.rbuild(&["run", "-d", "--name", "web", "-p", &mapping, "busybox", "sh", "-c", script]).ok();
+    let get = || {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    };
+    wait_until("the server answers", || get().is_some_and(|answer| answer.contains("page")));
+    // What joins the container is in its network, not in the host's.
+    let output = harness.rbuild(&["exec", "web", "wget", "-qO-", "http://127.0.0.1/"]).ok().stdout;
+    assert_eq!(output, "page\n");
+    harness.rbuild(&["stop", "-t", "0", "web"]).ok();
+    assert!(get().is_none());
+    let outcome = harness.rbuild(&["run", "-d", "--network", "host", "-p", &mapping, "busybox", "true"]);
+    outcome.fails(125).says("-p needs a network");
 }
