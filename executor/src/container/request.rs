@@ -103,7 +103,7 @@ pub(super) async fn read(stream: &tokio::net::UnixStream) -> Option<(Request, Ve
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             received => {
                 let mut descriptors = received.ok()??.1.into_iter();
-                let request = crate::sandbox::read_memory_file(descriptors.next()?).ok()?;
+                let request = crate::sandbox::read_memory_file(&descriptors.next()?).ok()?;
                 return Some((request, descriptors.collect()));
             }
         }

@@ -1,7 +1,8 @@
 //! Process 1 of a sandbox, from its birth to exec.
 
 use super::cgroup::Group;
-use super::protocol::{Reply, Request, RequestNetwork, Security, send_reply};
+use super::kernel_files::KernelFiles;
+use super::protocol::{Reply, Request, RequestNetwork, Security, from_memory, send_reply};
 use super::{Privileges, Rlimit, RlimitName, no_core_files, rootfs, seccomp};
 use rustix::io::Errno;
 use rustix::process::{Gid, Signal, Uid, set_parent_process_death_signal};
@@ -25,39 +26,44 @@ pub(super) fn failed(step: impl Into<String>) -> impl FnOnce(Errno) -> Failure {
     move |errno| Failure { step, reason: std::io::Error::from(errno).to_string() }
 }
 
-/// Does not return: the command takes over, or the process ends after saying why it did not.
+/// Does not return: the command takes over, or the process ends after saying why it did not. The descriptors are the request's, as they came.
 pub(super) fn run(
-    request: Request,
     descriptors: Vec<OwnedFd>,
-    channel: OwnedFd,
+    kernel: Result<KernelFiles>,
     privileges: Privileges,
     group: Option<&Group>,
 ) -> ! {
-    match prepare_and_exec(&request, descriptors, &channel, privileges, group) {
-        Ok(never) => match never {},
-        Err(Failure { step, reason }) => {
-            send_reply(channel.as_fd(), &Reply::Failed { step, reason }, &[]);
-            std::process::exit(255)
-        }
+    let mut descriptors = descriptors.into_iter();
+    if let (Some(memory), Some(channel)) = (descriptors.next(), descriptors.next()) {
+        let request = from_memory(&memory)
+            .map_err(|error| Failure { step: "reading the request".into(), reason: error.to_string() });
+        drop(memory);
+        let done =
+            request.and_then(|request| prepare_and_exec(&request, &kernel?, descriptors, &channel, privileges, group));
+        let Err(Failure { step, reason }) = done;
+        send_reply(channel.as_fd(), &Reply::Failed { step, reason }, &[]);
     }
+    std::process::exit(255)
 }
 
 fn prepare_and_exec(
     request: &Request,
-    descriptors: Vec<OwnedFd>,
+    kernel: &KernelFiles,
+    mut descriptors: impl Iterator<Item = OwnedFd>,
     channel: &OwnedFd,
     privileges: Privileges,
     group: Option<&Group>,
 ) -> Result<Infallible> {
-    die_with_parent()?;
     if let Some(group) = group {
         group.join()?;
     }
     // Entered after joining, so that the group looks like the root from inside.
+    let mut namespaces = UnshareFlags::NEWCGROUP;
+    if request.network == RequestNetwork::None {
+        namespaces |= UnshareFlags::NEWNET;
+    }
     // SAFETY: the process has one thread, and no descriptor table is taken apart.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }
-        .map_err(failed("entering a cgroup namespace"))?;
-    let mut descriptors = descriptors.into_iter();
+    unsafe { rustix::thread::unshare_unsafe(namespaces) }.map_err(failed("entering namespaces"))?;
     // The last one says that the command has taken over, or never will: exec and exit close it.
     let (Some(root), Some(stdin), Some(stdout), Some(stderr), Some(_until_exec)) =
         (descriptors.next(), descriptors.next(), descriptors.next(), descriptors.next(), descriptors.next())
@@ -74,7 +80,7 @@ fn prepare_and_exec(
     if request.has_secrets() {
         no_core_files().map_err(failed("forbidding core files"))?;
     }
-    let stubs = rootfs::build(request, &root, &mut descriptors, privileges, group)?;
+    let stubs = rootfs::build(request, &root, kernel, &mut descriptors, privileges, group)?;
     let secrets = secret_env(request, descriptors.next())?;
     send_reply(channel.as_fd(), &Reply::Stubs(stubs), &[]);
     let terminal = request.terminal.map(|(rows, columns)| open_terminal(rows, columns, channel)).transpose()?;

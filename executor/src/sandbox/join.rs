@@ -28,7 +28,7 @@ pub(super) fn start(sandbox: &Running, descriptors: Vec<OwnedFd>, privileges: Pr
         send_reply(channel.as_fd(), &Reply::Refused { step: step.to_owned(), reason }, &[]);
         None
     };
-    let request: Request = match from_memory(memory) {
+    let request: Request = match from_memory(&memory) {
         Ok(request) => request,
         Err(error) => return refuse("reading the request", error.to_string()),
     };

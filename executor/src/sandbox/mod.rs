@@ -23,14 +23,17 @@ mod cgroup;
 mod child;
 mod entry;
 mod join;
+mod kernel_files;
 mod launcher;
 mod limits;
+mod mounts;
 mod name_service;
 mod network;
 mod pasta;
 mod protocol;
 mod rootfs;
 mod seccomp;
+mod spare;
 mod syscalls;
 mod zygote;
 

@@ -192,8 +192,8 @@ pub(crate) fn to_memory(request: &impl Serialize) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-pub(crate) fn from_memory<T: DeserializeOwned>(memory: OwnedFd) -> io::Result<T> {
-    let mut file = std::fs::File::from(memory);
+pub(crate) fn from_memory<T: DeserializeOwned>(memory: &OwnedFd) -> io::Result<T> {
+    let mut file = std::fs::File::from(memory.try_clone()?);
     file.rewind()?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;

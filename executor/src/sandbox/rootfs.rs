@@ -4,87 +4,44 @@
 //! sources are descriptors, so neither an image's symlinks nor a race can lead a mount astray.
 
 use super::cgroup::Group;
-use super::child::{Failure, Result, failed, last_errno};
-use super::protocol::{Request, RequestNetwork, RequestSource, Security};
-use super::{Privileges, name_service};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
-use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree,
-    unmount,
+use super::child::{Failure, Result, failed};
+use super::kernel_files::KernelFiles;
+use super::mounts::{
+    NODEV, NOSUID, READONLY, SAFE, attach_at, attach_to, clone_of, create_file, new_mount, open_in, set_attributes,
 };
+use super::protocol::{Request, RequestNetwork, RequestSource, Security};
+use super::{Privileges, kernel_files, name_service};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-
-const SAFE: MountAttrFlags =
-    MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV).union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
-const READONLY: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY;
-const NOSUID: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID;
-const NODEV: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NODEV;
-
-/// X1.63. They are bound from the host, one by one: a user namespace cannot make device nodes (X1.111), and everything else in a
-/// sandbox is mounted `nodev`, since a step may make nodes (CAP_MKNOD) and must not open the host's disks with them (X1.64).
-const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
-const DEVICE_LINKS: [(&str, &str); 6] = [
-    ("/proc/self/fd", "fd"),
-    ("/proc/self/fd/0", "stdin"),
-    ("/proc/self/fd/1", "stdout"),
-    ("/proc/self/fd/2", "stderr"),
-    ("pts/ptmx", "ptmx"),
-    ("/proc/kcore", "core"),
-];
-
-/// X1.65.
-const MASKED: [&str; 11] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-];
-/// X1.66.
-const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-
-const INSECURE_DEVICES: [&str; 6] = ["kmsg", "cuse", "fuse", "kvm", "net/tun", "loop-control"];
 
 /// CGROUP2_SUPER_MAGIC of `linux/magic.h`.
 const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
-
-const SHM_SIZE: u64 = 64 << 20;
 
 /// Assembles the file systems and makes them the process's own. Gives the mount points that had to be made, in order.
 pub(super) fn build(
     request: &Request,
     root: &OwnedFd,
+    kernel: &KernelFiles,
     sources: &mut impl Iterator<Item = OwnedFd>,
     privileges: Privileges,
     group: Option<&Group>,
 ) -> Result<Vec<String>> {
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-        .map_err(failed("making mounts private"))?;
     let is_insecure = request.security == Security::Insecure;
     let confining = if is_insecure { MountAttrFlags::empty() } else { NODEV };
     set_attributes(root, confining, false).map_err(failed("protecting the root"))?;
     attach_at(root, &request.root_point)?;
     let mut world = Rootfs { root, privileges, confining, stubs: Vec::new() };
-    world.kernel_file_systems(request)?;
+    world.kernel_files(request, kernel)?;
     world.control_groups(group, is_insecure)?;
     let files = FileMaker::new(&request.scratch_point)?;
     world.network_files(request, &files)?;
     world.step_mounts(request, sources, &files)?;
-    if !is_insecure {
-        world.hide()?;
-    }
     let stubs = world.stubs;
     rustix::process::fchdir(root).map_err(failed("entering the root"))?;
     rustix::process::pivot_root(".", ".").map_err(failed("changing the root"))?;
@@ -102,7 +59,7 @@ struct Rootfs<'a> {
 }
 
 impl Rootfs<'_> {
-    fn kernel_file_systems(&mut self, request: &Request) -> Result<()> {
+    fn kernel_files(&mut self, request: &Request, kernel: &KernelFiles) -> Result<()> {
         // Missing ones are made and stay, unlike the stubs of a step's own mounts (X1.67).
         for name in ["proc", "dev", "sys"] {
             match rustix::fs::mkdirat(self.root, name, Mode::from_raw_mode(0o755)) {
@@ -116,25 +73,20 @@ impl Rootfs<'_> {
                 return Err(Failure { step: format!("mounting /{name}"), reason });
             }
         }
-        self.attach(&new_mount("proc", &[], SAFE)?, "/proc")?;
-        self.device_files(request)?;
-        let (network, readonly) = match request.security {
-            Security::Confined(_) => (request.network, READONLY),
-            Security::Insecure => (request.network, MountAttrFlags::empty()),
-        };
-        let sysfs = match new_mount("sysfs", &[], SAFE | readonly) {
-            Ok(sysfs) => sysfs,
-            // Only who owns the network namespace may mount a new one.
-            Err(failure) if self.privileges == Privileges::Root || network != RequestNetwork::Host => {
-                return Err(failure);
-            }
-            Err(_) => {
-                let host = clone_of(rustix::fs::CWD, "/sys", true)?;
-                set_attributes(&host, readonly | SAFE, true).map_err(failed("making /sys read-only"))?;
-                host
-            }
-        };
-        self.attach(&sysfs, "/sys")
+        for (mount, target) in [(&kernel.proc, "/proc"), (&kernel.dev, "/dev")] {
+            self.attach(mount, target)?;
+        }
+        if let Some(size) = request.limits.shm_size {
+            self.attach(&kernel_files::shm(size)?, "/dev/shm")?;
+        }
+        if request.network == RequestNetwork::Host {
+            return self.attach(&kernel.sys, "/sys");
+        }
+        // It shows the interfaces of whoever mounts it.
+        let is_insecure = request.security == Security::Insecure;
+        let sys = kernel_files::sysfs(is_insecure)?;
+        self.attach(&sys, "/sys")?;
+        kernel_files::hide_in_sys(sys.as_fd(), is_insecure)
     }
 
     /// What a step sees of its limits: programs size themselves by it.
@@ -165,50 +117,6 @@ impl Rootfs<'_> {
             self.attach(&mount, &format!("{DIRECTORY}/{controller}"))?;
         }
         set_attributes(&directory, attributes, false).map_err(failed("protecting the control groups"))
-    }
-
-    fn device_files(&mut self, request: &Request) -> Result<()> {
-        let size = (64_u64 << 20).to_string();
-        let attributes = NOSUID | self.confining | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
-        let dev = new_mount("tmpfs", &[("mode", "755"), ("size", &size)], attributes)?;
-        self.attach(&dev, "/dev")?;
-        for name in DEVICES {
-            let host = clone_of(rustix::fs::CWD, &format!("/dev/{name}"), false)?;
-            let target = create_file(dev.as_fd(), name, 0o666).map_err(failed(format!("making /dev/{name}")))?;
-            attach_to(&host, target.as_fd()).map_err(failed(format!("binding /dev/{name}")))?;
-        }
-        if request.security == Security::Insecure {
-            self.all_devices(&dev)?;
-        }
-        for (target, name) in DEVICE_LINKS {
-            rustix::fs::symlinkat(target, &dev, name).map_err(failed(format!("making /dev/{name}")))?;
-        }
-        for name in ["pts", "shm", "mqueue"] {
-            rustix::fs::mkdirat(&dev, name, Mode::from_raw_mode(0o755))
-                .map_err(failed(format!("making /dev/{name}")))?;
-        }
-        let shm_size = request.limits.shm_size.unwrap_or(SHM_SIZE).to_string();
-        let no_exec = NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        let mut options = vec![("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620")];
-        if self.privileges != Privileges::SingleId {
-            options.push(("gid", "5"));
-        }
-        self.attach(&new_mount("devpts", &options, no_exec)?, "/dev/pts")?;
-        let shm = new_mount("tmpfs", &[("mode", "1777"), ("size", &shm_size)], SAFE)?;
-        self.attach(&shm, "/dev/shm")?;
-        self.attach(&new_mount("mqueue", &[], SAFE)?, "/dev/mqueue")
-    }
-
-    /// R1.10.4: those of the host that are there.
-    fn all_devices(&self, dev: &OwnedFd) -> Result<()> {
-        rustix::fs::mkdirat(dev, "net", Mode::from_raw_mode(0o755)).map_err(failed("making /dev/net"))?;
-        let loops = (0..8).map(|number| format!("loop{number}"));
-        for name in INSECURE_DEVICES.map(str::to_owned).into_iter().chain(loops) {
-            let Ok(host) = clone_of(rustix::fs::CWD, &format!("/dev/{name}"), false) else { continue };
-            let target = create_file(dev.as_fd(), &name, 0o600).map_err(failed(format!("making /dev/{name}")))?;
-            attach_to(&host, target.as_fd()).map_err(failed(format!("binding /dev/{name}")))?;
-        }
-        Ok(())
     }
 
     /// X1.39 to X1.45.
@@ -265,29 +173,6 @@ impl Rootfs<'_> {
             let attributes = if mount.readonly { confining | READONLY } else { confining };
             set_attributes(&source, attributes, true).map_err(failed(format!("protecting {target}")))?;
             self.attach_made(&source, target, is_directory)?;
-        }
-        Ok(())
-    }
-
-    /// X1.65, X1.66. Paths that are not there are skipped.
-    fn hide(&mut self) -> Result<()> {
-        for path in MASKED {
-            let Some((target, is_directory)) = self.find(path) else { continue };
-            let cover = match is_directory {
-                true => new_mount("tmpfs", &[("size", "0")], SAFE | READONLY)?,
-                false => clone_of(rustix::fs::CWD, "/dev/null", false)?,
-            };
-            attach_to(&cover, target.as_fd()).map_err(failed(format!("hiding {path}")))?;
-        }
-        for path in READONLY_PATHS {
-            let Some((target, _)) = self.find(path) else { continue };
-            let flags = OpenTreeFlags::OPEN_TREE_CLONE
-                | OpenTreeFlags::OPEN_TREE_CLOEXEC
-                | OpenTreeFlags::AT_EMPTY_PATH
-                | OpenTreeFlags::AT_RECURSIVE;
-            let copy = open_tree(target.as_fd(), "", flags).map_err(failed(format!("protecting {path}")))?;
-            set_attributes(&copy, READONLY | SAFE, true).map_err(failed(format!("protecting {path}")))?;
-            attach_to(&copy, target.as_fd()).map_err(failed(format!("protecting {path}")))?;
         }
         Ok(())
     }
@@ -418,72 +303,4 @@ impl FileMaker {
             .map_err(|error| Failure { step: "writing a file for the sandbox".into(), reason: error.to_string() })?;
         clone_of(self.directory.as_fd(), &name, false)
     }
-}
-
-fn create_file(parent: BorrowedFd, name: &str, mode: u32) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(mode))
-}
-
-fn open_in(root: BorrowedFd, path: &str) -> rustix::io::Result<OwnedFd> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
-}
-
-fn new_mount(kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags) -> Result<OwnedFd> {
-    let step = || failed(format!("mounting {kind}"));
-    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(step())?;
-    // What a process reads in its mount table.
-    fsconfig_set_string(&context, "source", kind).map_err(step())?;
-    for (key, value) in options {
-        match value.is_empty() {
-            true => fsconfig_set_flag(&context, *key).map_err(step())?,
-            false => fsconfig_set_string(&context, *key, *value).map_err(step())?,
-        }
-    }
-    fsconfig_create(&context).map_err(step())?;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(step())
-}
-
-fn clone_of(directory: BorrowedFd, path: &str, recursive: bool) -> Result<OwnedFd> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if recursive {
-        flags |= OpenTreeFlags::AT_RECURSIVE;
-    }
-    open_tree(directory, path, flags).map_err(failed(format!("binding {path}")))
-}
-
-fn attach_at(mount: &OwnedFd, point: &Path) -> Result<()> {
-    move_mount(mount, "", rustix::fs::CWD, point, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        .map_err(failed("attaching the root"))
-}
-
-fn attach_to(mount: &OwnedFd, point: BorrowedFd) -> rustix::io::Result<()> {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(mount, "", point, "", flags)
-}
-
-/// mount_setattr(2), which has no safe wrapper.
-fn set_attributes(mount: &OwnedFd, attributes: MountAttrFlags, recursive: bool) -> rustix::io::Result<()> {
-    #[repr(C)]
-    struct MountAttr {
-        set: u64,
-        clear: u64,
-        propagation: u64,
-        user_namespace: u64,
-    }
-    let attr = MountAttr { set: attributes.bits().into(), clear: 0, propagation: 0, user_namespace: 0 };
-    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: the path is an empty C string, and the structure is the kernel's first version with its size given.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            &raw const attr,
-            size_of::<MountAttr>(),
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(last_errno()) }
 }

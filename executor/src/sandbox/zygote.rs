@@ -2,8 +2,10 @@
 
 use super::cgroup::Group;
 use super::child::Failure;
-use super::protocol::{NetworkRequest, Reply, Request, RequestNetwork, from_memory, receive, send_reply};
-use super::{Privileges, child, join, pasta};
+use super::kernel_files::KernelFiles;
+use super::protocol::{NetworkRequest, Reply, Request, from_memory, receive, send_reply};
+use super::spare::{self, Spare};
+use super::{Privileges, Security, child, join, pasta};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
@@ -25,6 +27,7 @@ pub(super) fn serve(control: OwnedFd, privileges: Privileges) -> ! {
     }
     let mut running: Vec<Running> = Vec::new();
     let mut started = 0;
+    let mut spare = None;
     loop {
         let mut polled = vec![PollFd::new(&control, PollFlags::IN)];
         for sandbox in &running {
@@ -55,7 +58,9 @@ pub(super) fn serve(control: OwnedFd, privileges: Privileges) -> ! {
                 Ok(Some((kind, descriptors))) if kind == b"n" => running.extend(connect(descriptors, privileges)),
                 Ok(Some((_, descriptors))) => {
                     started += 1;
-                    running.extend(start(descriptors, privileges, started));
+                    running.extend(start(descriptors, privileges, started, &mut spare));
+                    // For the next one, while this one runs.
+                    spare = spare.or_else(|| Spare::fork(privileges));
                 }
                 Ok(None) | Err(_) => {
                     for sandbox in &running {
@@ -67,6 +72,7 @@ pub(super) fn serve(control: OwnedFd, privileges: Privileges) -> ! {
                     }
                     // Their groups go with them.
                     drop(running);
+                    spare.into_iter().for_each(Spare::end);
                     std::process::exit(0);
                 }
             }
@@ -96,9 +102,8 @@ fn heed(sandbox: &mut Running, privileges: Privileges) -> Option<Running> {
     None
 }
 
-fn start(descriptors: Vec<OwnedFd>, privileges: Privileges, number: u64) -> Option<Running> {
-    let mut descriptors = descriptors.into_iter();
-    let (memory, channel) = (descriptors.next()?, descriptors.next()?);
+fn start(descriptors: Vec<OwnedFd>, privileges: Privileges, number: u64, spare: &mut Option<Spare>) -> Option<Running> {
+    let [memory, channel, ..] = descriptors.as_slice() else { return None };
     let refuse = |Failure { step, reason }| {
         send_reply(channel.as_fd(), &Reply::Refused { step, reason }, &[]);
         None
@@ -113,16 +118,23 @@ fn start(descriptors: Vec<OwnedFd>, privileges: Privileges, number: u64) -> Opti
         Ok(group) => group,
         Err(failure) => return refuse(failure),
     };
-    let descriptors: Vec<OwnedFd> = descriptors.collect();
-    let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
-    if request.network == RequestNetwork::None {
-        namespaces |= libc::CLONE_NEWNET;
-    }
-    match fork(namespaces) {
-        Ok(Some(pidfd)) => Some(Running { pidfd, channel: Some(channel), group }),
-        Ok(None) => child::run(request, descriptors, channel, privileges, group.as_ref()),
-        Err(error) => refuse(Failure { step: "creating namespaces".into(), reason: error.to_string() }),
-    }
+    let is_insecure = request.security == Security::Insecure;
+    let prepared = spare.take_if(|_| !is_insecure);
+    let pidfd = match prepared.and_then(|spare| spare.hand(&descriptors, group.as_ref())) {
+        Some(pidfd) => pidfd,
+        None => match fork(spare::NAMESPACES) {
+            Ok(Some(pidfd)) => pidfd,
+            Ok(None) => {
+                let kernel = child::die_with_parent().and_then(|()| KernelFiles::new(privileges, is_insecure));
+                child::run(descriptors, kernel, privileges, group.as_ref())
+            }
+            Err(error) => {
+                return refuse(Failure { step: "creating namespaces".into(), reason: error.to_string() });
+            }
+        },
+    };
+    let channel = descriptors.into_iter().nth(1)?;
+    Some(Running { pidfd, channel: Some(channel), group })
 }
 
 /// An isolated network is kept like a sandbox: it ends when its channel closes.
@@ -133,7 +145,7 @@ fn connect(descriptors: Vec<OwnedFd>, privileges: Privileges) -> Option<Running>
         send_reply(channel.as_fd(), &Reply::Refused { step: step.to_owned(), reason: error.to_string() }, &[]);
         None
     };
-    let request: NetworkRequest = match from_memory(memory) {
+    let request: NetworkRequest = match from_memory(&memory) {
         Ok(request) => request,
         Err(error) => return refuse("reading the request", error),
     };
