@@ -270,10 +270,10 @@ fn ports_lead_into_a_container() {
         stream.and_then(|mut stream| stream.read_to_string(&mut answer)).is_ok() && !answer.is_empty()
     });
     assert_eq!(answer, "from inside\n");
-    let taken = harness.rbuild(&["run", "-p", &mapping, "busybox", "true"]).fails(1);
+    let taken = harness.rbuild(&["run", "-p", &mapping, "busybox", "true"]).fails(125);
     assert!(taken.stderr.contains("pasta could not connect it") && taken.stderr.contains(&port.to_string()));
-    harness.rbuild(&["run", "--network=host", "-p", &mapping, "busybox", "true"]).fails(2).says("--network=host");
-    harness.rbuild(&["run", "-p", "80", "busybox", "true"]).fails(2).says("HOSTPORT:PORT");
+    harness.rbuild(&["run", "--network=host", "-p", &mapping, "busybox", "true"]).fails(125).says("--network=host");
+    harness.rbuild(&["run", "-p", "80", "busybox", "true"]).fails(125).says("HOSTPORT:PORT");
 }
 
 /// A PATH with what rbuild needs to map ids, and a `pasta` that is the shell script given, if any.
@@ -315,7 +315,7 @@ fn without_pasta_steps_have_the_host_s_network_with_one_notice() {
     assert!(!build("host").stderr.contains("pasta"), "what was asked for needs no notice");
     let ports = ["run", "-p", "127.0.0.1:1:1", "busybox", "true"];
     let refused = Outcome::of(harness.command(&ports).env("PATH", &path).output().unwrap());
-    refused.fails(1).says("apt-get install passt");
+    refused.fails(125).says("apt-get install passt");
 }
 
 /// A build that runs nothing starts no pasta; one that cannot start it says why.
