@@ -153,8 +153,6 @@ impl LocalWorker {
             mounts,
             extra_hosts: Vec::new(),
             dns: self.options.dns.clone(),
-            root_point: self.store().empty_directory(),
-            scratch_point: self.store().root().join("trash"),
         };
         Ok(Prepared { draft, container, held, unrunnable })
     }

@@ -349,8 +349,6 @@ fn launch(
         mounts: mounts(record)?,
         extra_hosts: Vec::new(),
         dns: Dns::default(),
-        root_point: store.empty_directory(),
-        scratch_point: store.root().join("trash"),
     };
     let log = match output {
         Output::Own => None,

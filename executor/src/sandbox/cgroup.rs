@@ -9,7 +9,6 @@
 
 use super::child::{Failure, Result};
 use super::limits::Resources;
-use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,7 +18,7 @@ const MEMBERSHIP: &str = "/proc/self/cgroup";
 /// Docker's period where only a quota is given, in microseconds.
 const DEFAULT_PERIOD: u64 = 100_000;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Version {
     V1,
     V2,
@@ -47,7 +46,7 @@ struct Setting {
 }
 
 /// The groups of one sandbox, one in each hierarchy that it needs. Removed when dropped.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default)]
 pub(super) struct Group {
     directories: Vec<(PathBuf, Version)>,
 }

@@ -1,7 +1,7 @@
 //! Process 1 of a sandbox, from its birth to exec.
 
+use super::bench::Bench;
 use super::cgroup::Group;
-use super::kernel_files::KernelFiles;
 use super::protocol::{Reply, Request, RequestNetwork, Security, from_memory, send_reply};
 use super::{Privileges, Rlimit, RlimitName, no_core_files, rootfs, seccomp};
 use rustix::io::Errno;
@@ -26,20 +26,27 @@ pub(super) fn failed(step: impl Into<String>) -> impl FnOnce(Errno) -> Failure {
     move |errno| Failure { step, reason: std::io::Error::from(errno).to_string() }
 }
 
+/// The first part of the preparation, which takes no request: joins the control group, and leaves the host's files.
+pub(super) fn bench(privileges: Privileges, is_insecure: bool, group: Option<&Group>) -> Result<Bench> {
+    die_with_parent()?;
+    if let Some(group) = group {
+        group.join()?;
+    }
+    // Entered after joining, so that the group looks like the root from inside.
+    // SAFETY: the process has one thread, and no descriptor table is taken apart.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }
+        .map_err(failed("entering a cgroup namespace"))?;
+    Bench::new(privileges, is_insecure, group)
+}
+
 /// Does not return: the command takes over, or the process ends after saying why it did not. The descriptors are the request's, as they came.
-pub(super) fn run(
-    descriptors: Vec<OwnedFd>,
-    kernel: Result<KernelFiles>,
-    privileges: Privileges,
-    group: Option<&Group>,
-) -> ! {
+pub(super) fn run(descriptors: Vec<OwnedFd>, bench: Result<Bench>, privileges: Privileges) -> ! {
     let mut descriptors = descriptors.into_iter();
     if let (Some(memory), Some(channel)) = (descriptors.next(), descriptors.next()) {
         let request = from_memory(&memory)
             .map_err(|error| Failure { step: "reading the request".into(), reason: error.to_string() });
         drop(memory);
-        let done =
-            request.and_then(|request| prepare_and_exec(&request, &kernel?, descriptors, &channel, privileges, group));
+        let done = request.and_then(|request| prepare_and_exec(&request, &bench?, descriptors, &channel, privileges));
         let Err(Failure { step, reason }) = done;
         send_reply(channel.as_fd(), &Reply::Failed { step, reason }, &[]);
     }
@@ -48,22 +55,11 @@ pub(super) fn run(
 
 fn prepare_and_exec(
     request: &Request,
-    kernel: &KernelFiles,
+    bench: &Bench,
     mut descriptors: impl Iterator<Item = OwnedFd>,
     channel: &OwnedFd,
     privileges: Privileges,
-    group: Option<&Group>,
 ) -> Result<Infallible> {
-    if let Some(group) = group {
-        group.join()?;
-    }
-    // Entered after joining, so that the group looks like the root from inside.
-    let mut namespaces = UnshareFlags::NEWCGROUP;
-    if request.network == RequestNetwork::None {
-        namespaces |= UnshareFlags::NEWNET;
-    }
-    // SAFETY: the process has one thread, and no descriptor table is taken apart.
-    unsafe { rustix::thread::unshare_unsafe(namespaces) }.map_err(failed("entering namespaces"))?;
     // The last one says that the command has taken over, or never will: exec and exit close it.
     let (Some(root), Some(stdin), Some(stdout), Some(stderr), Some(_until_exec)) =
         (descriptors.next(), descriptors.next(), descriptors.next(), descriptors.next(), descriptors.next())
@@ -73,14 +69,19 @@ fn prepare_and_exec(
     rustix::system::sethostname(request.hostname.as_bytes()).map_err(failed("setting the host name"))?;
     match request.network {
         RequestNetwork::Host => {}
-        RequestNetwork::None => loopback_up()?,
+        RequestNetwork::None => {
+            // SAFETY: the process has one thread, and no descriptor table is taken apart.
+            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
+                .map_err(failed("making a network of its own"))?;
+            loopback_up()?;
+        }
         RequestNetwork::Joined => join_network(descriptors.next())?,
     }
     // A core file would be part of the step's layer, or lie with the host's crash handler.
     if request.has_secrets() {
         no_core_files().map_err(failed("forbidding core files"))?;
     }
-    let stubs = rootfs::build(request, &root, kernel, &mut descriptors, privileges, group)?;
+    let stubs = rootfs::build(request, &root, bench, &mut descriptors, privileges)?;
     let secrets = secret_env(request, descriptors.next())?;
     send_reply(channel.as_fd(), &Reply::Stubs(stubs), &[]);
     let terminal = request.terminal.map(|(rows, columns)| open_terminal(rows, columns, channel)).transpose()?;

@@ -2,7 +2,7 @@
 
 use super::SandboxError;
 use super::limits::Limits;
-use super::name_service::Dns;
+use super::name_service::{self, Dns};
 use super::network::Network;
 use super::protocol::{
     Reply, Request, RequestMount, RequestNetwork, RequestSource, Security, receive, send, send_reply, to_memory,
@@ -14,7 +14,6 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::io::unix::AsyncFd;
 
@@ -48,9 +47,6 @@ pub struct Container {
     /// Address and name, for /etc/hosts.
     pub extra_hosts: Vec<(IpAddr, String)>,
     pub dns: Dns,
-    /// Two directories of the host that the sandbox may mount over, in its own namespace.
-    pub root_point: PathBuf,
-    pub scratch_point: PathBuf,
 }
 
 pub struct ContainerMount {
@@ -215,30 +211,29 @@ impl Launcher {
             };
             mounts.push(RequestMount { target: mount.target, readonly: mount.readonly, source });
         }
+        let network = match &container.network {
+            Network::Host => RequestNetwork::Host,
+            Network::None => RequestNetwork::None,
+            Network::Joined(_) => RequestNetwork::Joined,
+        };
         let request = Request {
             args: container.args,
             env: container.env,
             secret_env: container.secret_env.is_some(),
             cwd: container.cwd,
             user: container.user,
+            hosts: name_service::hosts(&container.hostname, &container.extra_hosts),
             hostname: container.hostname,
-            network: match &container.network {
-                Network::Host => RequestNetwork::Host,
-                Network::None => RequestNetwork::None,
-                Network::Joined(_) => RequestNetwork::Joined,
-            },
+            network,
             security: container.security,
             limits: container.limits,
             readonly_root: container.readonly_root,
             mounts,
-            extra_hosts: container.extra_hosts,
-            dns: container.dns,
+            resolv_conf: name_service::resolv_conf(&container.dns, network),
             terminal: match stdio {
                 Stdio::Terminal { rows, columns } => Some((rows, columns)),
                 Stdio::Pipes | Stdio::PipesFrom(_) | Stdio::Inherit { .. } => None,
             },
-            root_point: container.root_point,
-            scratch_point: container.scratch_point,
         };
         let memory = to_memory(&request).map_err(SandboxError::io("write a request"))?;
         let mut descriptors: Vec<BorrowedFd> = vec![memory.as_fd(), theirs.as_fd(), container.root.as_fd()];
@@ -301,11 +296,9 @@ impl Process {
             limits: joining.limits,
             readonly_root: false,
             mounts: Vec::new(),
-            extra_hosts: Vec::new(),
-            dns: Dns::default(),
+            hosts: String::new(),
+            resolv_conf: String::new(),
             terminal: joining.terminal,
-            root_point: PathBuf::new(),
-            scratch_point: PathBuf::new(),
         };
         let memory = to_memory(&request).map_err(SandboxError::io("write a request"))?;
         let descriptors: Vec<BorrowedFd> = [&memory, &theirs].into_iter().chain(&stdio).map(AsFd::as_fd).collect();

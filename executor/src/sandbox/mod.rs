@@ -11,19 +11,20 @@
 //! - [`entry`]: the user namespace
 //! - [`launcher`], [`protocol`], [`zygote`]: the program's side, the messages, the zygote's side
 //! - [`network`], [`pasta`], [`name_service`]: isolated networks; the files by which names are found
-//! - [`child`], [`rootfs`], [`seccomp`]: what happens between fork and exec
+//! - [`spare`]: a sandbox in waiting
+//! - [`child`], [`bench`], [`rootfs`], [`seccomp`]: what happens between fork and exec
 //! - [`capabilities`], [`limits`], [`cgroup`]: what a sandbox may do and use up
 //! - [`join`]: further processes in a sandbox that runs
 
 // The only unsafe code of the workspace: fork, exec and a few system calls without a safe wrapper.
 #![allow(unsafe_code)]
 
+mod bench;
 mod capabilities;
 mod cgroup;
 mod child;
 mod entry;
 mod join;
-mod kernel_files;
 mod launcher;
 mod limits;
 mod mounts;

@@ -48,9 +48,8 @@ pub(super) fn clone_of(directory: BorrowedFd, path: &str, recursive: bool) -> Re
     open_tree(directory, path, flags).map_err(failed(format!("binding {path}")))
 }
 
-pub(super) fn attach_at(mount: &OwnedFd, point: &Path) -> Result<()> {
+pub(super) fn attach_at(mount: &OwnedFd, point: &Path) -> rustix::io::Result<()> {
     move_mount(mount, "", rustix::fs::CWD, point, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        .map_err(failed("attaching the root"))
 }
 
 pub(super) fn attach_to(mount: &OwnedFd, point: BorrowedFd) -> rustix::io::Result<()> {

@@ -7,7 +7,6 @@
 
 use super::capabilities::Capabilities;
 use super::limits::Limits;
-use super::name_service::Dns;
 use super::network::PortMapping;
 use crate::users::Identity;
 use rustix::net::{
@@ -18,7 +17,6 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
 use std::mem::MaybeUninit;
-use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -65,14 +63,11 @@ pub(super) struct Request {
     pub limits: Limits,
     pub readonly_root: bool,
     pub mounts: Vec<RequestMount>,
-    pub extra_hosts: Vec<(IpAddr, String)>,
-    pub dns: Dns,
+    /// Of the files in /etc.
+    pub hosts: String,
+    pub resolv_conf: String,
     /// Rows and columns.
     pub terminal: Option<(u16, u16)>,
-    /// Directories of the host where the root is attached, and where files for binding are made; both only in the sandbox's own
-    /// mount namespace.
-    pub root_point: PathBuf,
-    pub scratch_point: PathBuf,
 }
 
 /// An isolated network to make. Its reply is [`Reply::Network`]; closing the channel ends it.

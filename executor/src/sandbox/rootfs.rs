@@ -3,55 +3,52 @@
 //! Everything is mounted below the root's descriptor before the root becomes `/`: targets are resolved inside it by the kernel, and the
 //! sources are descriptors, so neither an image's symlinks nor a race can lead a mount astray.
 
-use super::cgroup::Group;
+use super::bench::Bench;
 use super::child::{Failure, Result, failed};
-use super::kernel_files::KernelFiles;
 use super::mounts::{
     NODEV, NOSUID, READONLY, SAFE, attach_at, attach_to, clone_of, create_file, new_mount, open_in, set_attributes,
 };
 use super::protocol::{Request, RequestNetwork, RequestSource, Security};
-use super::{Privileges, kernel_files, name_service};
+use super::{Privileges, bench};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
-use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
+use rustix::mount::MountAttrFlags;
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-/// CGROUP2_SUPER_MAGIC of `linux/magic.h`.
-const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
-
 /// Assembles the file systems and makes them the process's own. Gives the mount points that had to be made, in order.
 pub(super) fn build(
     request: &Request,
     root: &OwnedFd,
-    kernel: &KernelFiles,
+    bench: &Bench,
     sources: &mut impl Iterator<Item = OwnedFd>,
     privileges: Privileges,
-    group: Option<&Group>,
 ) -> Result<Vec<String>> {
-    let is_insecure = request.security == Security::Insecure;
-    let confining = if is_insecure { MountAttrFlags::empty() } else { NODEV };
+    let confining = match request.security {
+        Security::Confined(_) => NODEV,
+        Security::Insecure => MountAttrFlags::empty(),
+    };
     set_attributes(root, confining, false).map_err(failed("protecting the root"))?;
-    attach_at(root, &request.root_point)?;
-    let mut world = Rootfs { root, privileges, confining, stubs: Vec::new() };
-    world.kernel_files(request, kernel)?;
-    world.control_groups(group, is_insecure)?;
-    let files = FileMaker::new(&request.scratch_point)?;
+    bench.attach(root, "root")?;
+    let mut world = Rootfs { root, bench, privileges, confining, stubs: Vec::new() };
+    world.kernel_files(request)?;
+    let files = FileMaker::new(bench)?;
     world.network_files(request, &files)?;
     world.step_mounts(request, sources, &files)?;
     let stubs = world.stubs;
     rustix::process::fchdir(root).map_err(failed("entering the root"))?;
-    rustix::process::pivot_root(".", ".").map_err(failed("changing the root"))?;
-    unmount(".", UnmountFlags::DETACH).map_err(failed("leaving the host's files"))?;
-    rustix::process::chdir("/").map_err(failed("entering /"))?;
+    // The bench stays below: it is empty, and leaving it by an unmount would take longer than all else here, since the kernel waits for its other processors.
+    attach_at(root, Path::new("/")).map_err(failed("changing the root"))?;
+    rustix::process::chroot(".").map_err(failed("changing the root"))?;
     Ok(stubs)
 }
 
 struct Rootfs<'a> {
     root: &'a OwnedFd,
+    bench: &'a Bench,
     privileges: Privileges,
     /// `nodev`, unless the step may use all devices.
     confining: MountAttrFlags,
@@ -59,7 +56,7 @@ struct Rootfs<'a> {
 }
 
 impl Rootfs<'_> {
-    fn kernel_files(&mut self, request: &Request, kernel: &KernelFiles) -> Result<()> {
+    fn kernel_files(&mut self, request: &Request) -> Result<()> {
         // Missing ones are made and stay, unlike the stubs of a step's own mounts (X1.67).
         for name in ["proc", "dev", "sys"] {
             match rustix::fs::mkdirat(self.root, name, Mode::from_raw_mode(0o755)) {
@@ -73,62 +70,36 @@ impl Rootfs<'_> {
                 return Err(Failure { step: format!("mounting /{name}"), reason });
             }
         }
-        for (mount, target) in [(&kernel.proc, "/proc"), (&kernel.dev, "/dev")] {
-            self.attach(mount, target)?;
-        }
+        self.attach(&self.bench.proc, "/proc")?;
+        self.attach(&self.bench.dev, "/dev")?;
         if let Some(size) = request.limits.shm_size {
-            self.attach(&kernel_files::shm(size)?, "/dev/shm")?;
+            self.attach(&bench::shm(size)?, "/dev/shm")?;
         }
         if request.network == RequestNetwork::Host {
-            return self.attach(&kernel.sys, "/sys");
+            self.attach(&self.bench.sys, "/sys")?;
+        } else {
+            // It shows the interfaces of whoever mounts it.
+            let is_insecure = request.security == Security::Insecure;
+            let sys = bench::sysfs(is_insecure)?;
+            self.attach(&sys, "/sys")?;
+            bench::hide_in_sys(sys.as_fd(), is_insecure)?;
         }
-        // It shows the interfaces of whoever mounts it.
-        let is_insecure = request.security == Security::Insecure;
-        let sys = kernel_files::sysfs(is_insecure)?;
-        self.attach(&sys, "/sys")?;
-        kernel_files::hide_in_sys(sys.as_fd(), is_insecure)
-    }
-
-    /// What a step sees of its limits: programs size themselves by it.
-    fn control_groups(&self, group: Option<&Group>, is_insecure: bool) -> Result<()> {
-        const DIRECTORY: &str = "/sys/fs/cgroup";
-        let attributes = if is_insecure { SAFE } else { SAFE | READONLY };
-        let host = rustix::fs::statfs(DIRECTORY).ok();
-        if host.is_some_and(|host| host.f_type == CGROUP2) {
-            // Where it cannot be had (a nested container), a step does without, as it does on hosts without groups.
-            if let Ok(mount) = new_mount("cgroup2", &[], attributes) {
-                return self.attach(&mount, DIRECTORY);
+        match &self.bench.cgroup {
+            Some(cgroup) if open_in(self.root.as_fd(), "/sys/fs/cgroup").is_ok() => {
+                self.attach(cgroup, "/sys/fs/cgroup")
             }
+            _ => Ok(()),
         }
-        if is_insecure && host.is_some() {
-            return self.attach(&clone_of(rustix::fs::CWD, DIRECTORY, true)?, DIRECTORY);
-        }
-        let groups: Vec<_> = group.into_iter().flat_map(Group::version_1).collect();
-        if groups.is_empty() || self.find(DIRECTORY).is_none() {
-            return Ok(());
-        }
-        let directory = new_mount("tmpfs", &[("mode", "755"), ("size", "64k")], SAFE)?;
-        self.attach(&directory, DIRECTORY)?;
-        for (controller, path) in groups {
-            rustix::fs::mkdirat(&directory, controller, Mode::from_raw_mode(0o755))
-                .map_err(failed(format!("making {DIRECTORY}/{controller}")))?;
-            let mount = clone_of(rustix::fs::CWD, &path.to_string_lossy(), false)?;
-            set_attributes(&mount, attributes, false).map_err(failed("protecting the control groups"))?;
-            self.attach(&mount, &format!("{DIRECTORY}/{controller}"))?;
-        }
-        set_attributes(&directory, attributes, false).map_err(failed("protecting the control groups"))
     }
 
     /// X1.39 to X1.45.
     fn network_files(&mut self, request: &Request, files: &FileMaker) -> Result<()> {
-        let resolv = name_service::resolv_conf(&request.dns, request.network);
-        let hosts = name_service::hosts(&request.hostname, &request.extra_hosts);
-        for (target, content) in [("/etc/resolv.conf", resolv), ("/etc/hosts", hosts)] {
+        for (target, content) in [("/etc/resolv.conf", &request.resolv_conf), ("/etc/hosts", &request.hosts)] {
             // A step's own mount of the same target takes its place (X1.61).
             if request.mounts.iter().any(|mount| mount.target == target) {
                 continue;
             }
-            let file = files.file(&content, 0o644)?;
+            let file = files.file(content, 0o644)?;
             set_attributes(&file, READONLY | SAFE, false).map_err(failed(format!("protecting {target}")))?;
             self.attach_made(&file, target, false)?;
         }
@@ -158,7 +129,7 @@ impl Rootfs<'_> {
                 RequestSource::Secret { mode, uid, gid } => {
                     let secrets = match &mut secrets {
                         Some(secrets) => secrets,
-                        none => none.insert(FileMaker::for_secrets(&request.scratch_point, self.privileges)?),
+                        none => none.insert(FileMaker::for_secrets(self.bench, self.privileges)?),
                     };
                     (secrets.secret(next()?, *mode, (*uid, *gid))?, false)
                 }
@@ -175,12 +146,6 @@ impl Rootfs<'_> {
             self.attach_made(&source, target, is_directory)?;
         }
         Ok(())
-    }
-
-    fn find(&self, path: &str) -> Option<(OwnedFd, bool)> {
-        let target = open_in(self.root.as_fd(), path).ok()?;
-        let stat = rustix::fs::fstat(&target).ok()?;
-        Some((target, FileType::from_raw_mode(stat.st_mode) == FileType::Directory))
     }
 
     fn attach(&self, mount: &OwnedFd, target: &str) -> Result<()> {
@@ -256,21 +221,21 @@ struct FileMaker {
 }
 
 impl FileMaker {
-    /// `point` must be a directory of the host; it is mounted over in this namespace only.
-    fn new(point: &Path) -> Result<Self> {
-        let files = new_mount("tmpfs", &[("mode", "755")], MountAttrFlags::MOUNT_ATTR_NOSUID)?;
-        attach_at(&files, point)?;
+    fn new(bench: &Bench) -> Result<Self> {
+        let files = new_mount("tmpfs", &[("mode", "755")], NOSUID)?;
+        bench.attach(&files, "files")?;
         Ok(FileMaker { directory: files, made: Cell::new(0) })
     }
 
     /// The same, where the kernel can do so in memory that is never swapped out: since Linux 6.4, and for root.
-    fn for_secrets(point: &Path, privileges: Privileges) -> Result<Self> {
-        let options = [("mode", "755"), ("noswap", "")];
-        let Some(files) = (privileges == Privileges::Root).then(|| new_mount("tmpfs", &options, NOSUID).ok()).flatten()
-        else {
-            return FileMaker::new(point);
+    fn for_secrets(bench: &Bench, privileges: Privileges) -> Result<Self> {
+        let options = [("mode", "700"), ("noswap", "")];
+        let unswapped = (privileges == Privileges::Root).then(|| new_mount("tmpfs", &options, NOSUID).ok()).flatten();
+        let files = match unswapped {
+            Some(files) => files,
+            None => new_mount("tmpfs", &options[..1], NOSUID)?,
         };
-        attach_at(&files, point)?;
+        bench.attach(&files, "secrets")?;
         Ok(FileMaker { directory: files, made: Cell::new(0) })
     }
 

@@ -1,10 +1,8 @@
-//! A sandbox in waiting: a process in namespaces of its own that has /proc, /dev and /sys ready, for the next request.
+//! A sandbox in waiting: a process in namespaces of its own for the next request.
 //!
-//! Making these takes longer than all else that comes before a command, and depends on nothing that a request says. So the zygote has one made while the
-//! step before runs. It has seen no step: each serves one request, and those that are to be insecure are made when they are asked for.
+//! Making its [bench](super::bench) takes longer than all else that comes before a command. So the zygote has one made while the step before runs. It has seen
+//! no step: each serves one request. Sandboxes with limits, and insecure ones, are made when they are asked for.
 
-use super::cgroup::Group;
-use super::kernel_files::KernelFiles;
 use super::protocol::{receive, send};
 use super::zygote::fork;
 use super::{Privileges, child};
@@ -34,11 +32,10 @@ impl Spare {
         }
     }
 
-    /// Hands a request over: its descriptors, as they came, and its control group. Gives the sandbox's process.
-    pub fn hand(self, descriptors: &[OwnedFd], group: Option<&Group>) -> Option<OwnedFd> {
-        let group = serde_json::to_vec(&group).ok()?;
+    /// Hands over a request's descriptors, as they came. Gives the sandbox's process.
+    pub fn hand(self, descriptors: &[OwnedFd]) -> Option<OwnedFd> {
         let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        match send(self.socket.as_fd(), &group, &descriptors) {
+        match send(self.socket.as_fd(), b"r", &descriptors) {
             Ok(()) => Some(self.pidfd),
             Err(_) => {
                 self.end();
@@ -55,8 +52,7 @@ impl Spare {
 
 /// In the new process.
 fn wait(socket: OwnedFd, privileges: Privileges) -> ! {
-    let kernel = child::die_with_parent().and_then(|()| KernelFiles::new(privileges, false));
-    let Ok(Some((group, descriptors))) = receive(socket.as_fd()) else { std::process::exit(0) };
-    let group: Option<Group> = serde_json::from_slice(&group).unwrap_or_default();
-    child::run(descriptors, kernel, privileges, group.as_ref())
+    let bench = child::bench(privileges, false, None);
+    let Ok(Some((_, descriptors))) = receive(socket.as_fd()) else { std::process::exit(0) };
+    child::run(descriptors, bench, privileges)
 }

@@ -2,7 +2,6 @@
 
 use super::cgroup::Group;
 use super::child::Failure;
-use super::kernel_files::KernelFiles;
 use super::protocol::{NetworkRequest, Reply, Request, from_memory, receive, send_reply};
 use super::spare::{self, Spare};
 use super::{Privileges, Security, child, join, pasta};
@@ -119,14 +118,14 @@ fn start(descriptors: Vec<OwnedFd>, privileges: Privileges, number: u64, spare: 
         Err(failure) => return refuse(failure),
     };
     let is_insecure = request.security == Security::Insecure;
-    let prepared = spare.take_if(|_| !is_insecure);
-    let pidfd = match prepared.and_then(|spare| spare.hand(&descriptors, group.as_ref())) {
+    let prepared = spare.take_if(|_| !is_insecure && group.is_none());
+    let pidfd = match prepared.and_then(|spare| spare.hand(&descriptors)) {
         Some(pidfd) => pidfd,
         None => match fork(spare::NAMESPACES) {
             Ok(Some(pidfd)) => pidfd,
             Ok(None) => {
-                let kernel = child::die_with_parent().and_then(|()| KernelFiles::new(privileges, is_insecure));
-                child::run(descriptors, kernel, privileges, group.as_ref())
+                let bench = child::bench(privileges, is_insecure, group.as_ref());
+                child::run(descriptors, bench, privileges)
             }
             Err(error) => {
                 return refuse(Failure { step: "creating namespaces".into(), reason: error.to_string() });

@@ -1,15 +1,19 @@
-//! What the kernel gives to a sandbox, whatever it is for: /proc, /dev and /sys.
+//! What a sandbox's file systems are put together on.
 //!
-//! They are put together on a *bench*, a file system that covers the host's /proc in the sandbox's own mount namespace, and are moved into the root once that is
-//! known. So they can be made before there is a request (see [`super::spare`]).
+//! The *bench* is a small file system that a sandbox's mount namespace has as its root before it has one of its own: nothing of the host's files is left then. On it
+//! stand /proc, /dev, /sys and the control groups, ready to be moved into the root once that is known. All of this depends on nothing that a request says but its
+//! limits and whether it is insecure, so it can be made before there is a request (see [`super::spare`]).
 
 use super::Privileges;
+use super::cgroup::Group;
 use super::child::{Result, failed};
 use super::mounts::{
     NODEV, NOSUID, READONLY, SAFE, attach_at, attach_to, clone_of, create_file, new_mount, open_in, set_attributes,
 };
 use rustix::fs::{FileType, Mode};
-use rustix::mount::{MountAttrFlags, MountPropagationFlags, OpenTreeFlags, mount_change, open_tree};
+use rustix::mount::{
+    MountAttrFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags, mount_change, open_tree, unmount,
+};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -35,49 +39,102 @@ const INSECURE_DEVICES: [&str; 6] = ["kmsg", "cuse", "fuse", "kvm", "net/tun", "
 
 const SHM_SIZE: u64 = 64 << 20;
 
+/// Where mounts wait for their place, and files for being bound.
+const DIRECTORIES: [&str; 7] = ["proc", "dev", "sys", "cgroup", "root", "files", "secrets"];
+
+/// CGROUP2_SUPER_MAGIC of `linux/magic.h`.
+const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
+const CGROUP_DIRECTORY: &str = "/sys/fs/cgroup";
+
 /// Mounts that are ready to be moved into a root.
-pub(super) struct KernelFiles {
+pub(super) struct Bench {
+    directory: OwnedFd,
     pub proc: OwnedFd,
     pub dev: OwnedFd,
     /// For a sandbox with the host's network.
     pub sys: OwnedFd,
+    /// Of the sandbox's own limits: programs size themselves by it. Hosts without control groups have none.
+    pub cgroup: Option<OwnedFd>,
 }
 
-impl KernelFiles {
-    /// Must be called in the sandbox's own mount and pid namespaces. With `is_insecure`, nothing is hidden, and devices of the host are there (R1.10.3).
-    pub fn new(privileges: Privileges, is_insecure: bool) -> Result<KernelFiles> {
+impl Bench {
+    /// Must be called in the sandbox's own mount, pid and cgroup namespaces, and leaves the host's files. With `is_insecure`, nothing is hidden, and devices of
+    /// the host are there (R1.10.3).
+    pub fn new(privileges: Privileges, is_insecure: bool, group: Option<&Group>) -> Result<Bench> {
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
             .map_err(failed("making mounts private"))?;
         let proc = new_mount("proc", &[], SAFE)?;
-        let bench = new_mount("tmpfs", &[("mode", "755"), ("size", "64k")], SAFE)?;
-        attach_at(&bench, Path::new("/proc"))?;
-        for name in ["proc", "dev", "sys"] {
-            rustix::fs::mkdirat(&bench, name, Mode::from_raw_mode(0o755)).map_err(failed(format!("making /{name}")))?;
+        let directory = new_mount("tmpfs", &[("mode", "755"), ("size", "64k")], SAFE)?;
+        for name in DIRECTORIES {
+            rustix::fs::mkdirat(&directory, name, Mode::from_raw_mode(0o755))
+                .map_err(failed(format!("making /{name}")))?;
         }
-        let attach = |mount: &OwnedFd, name: &str| {
-            let point = open_in(bench.as_fd(), name).map_err(failed(format!("opening /{name}")))?;
-            attach_to(mount, point.as_fd()).map_err(failed(format!("mounting /{name}")))
-        };
-        attach(&proc, "proc")?;
-        if !is_insecure {
-            hide(proc.as_fd(), &MASKED)?;
-            protect(proc.as_fd())?;
-        }
+        // Anywhere but where something is still needed from.
+        attach_at(&directory, Path::new("/proc")).map_err(failed("attaching the bench"))?;
         let confining = if is_insecure { MountAttrFlags::empty() } else { NODEV };
         let size = (64_u64 << 20).to_string();
         let attributes = NOSUID | confining | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
         let dev = new_mount("tmpfs", &[("mode", "755"), ("size", &size)], attributes)?;
-        attach(&dev, "dev")?;
-        fill_dev(&dev, privileges, is_insecure)?;
         let sys = sysfs(is_insecure).or_else(|failure| match privileges {
             Privileges::Root => Err(failure),
             // Only who owns the network namespace may mount a new one.
             _ => host_sys(is_insecure),
         })?;
-        attach(&sys, "sys")?;
-        hide_in_sys(sys.as_fd(), is_insecure)?;
-        Ok(KernelFiles { proc, dev, sys })
+        let cgroup = control_groups(&directory, group, is_insecure)?;
+        let bench = Bench { directory, proc, dev, sys, cgroup };
+        bench.attach(&bench.proc, "proc")?;
+        bench.attach(&bench.dev, "dev")?;
+        bench.attach(&bench.sys, "sys")?;
+        fill_dev(&bench.dev, privileges, is_insecure)?;
+        if !is_insecure {
+            hide(bench.proc.as_fd(), &MASKED)?;
+            protect(bench.proc.as_fd())?;
+        }
+        hide_in_sys(bench.sys.as_fd(), is_insecure)?;
+        set_attributes(&bench.directory, READONLY, false).map_err(failed("protecting the bench"))?;
+        rustix::process::fchdir(&bench.directory).map_err(failed("entering the bench"))?;
+        rustix::process::pivot_root(".", ".").map_err(failed("changing the root"))?;
+        unmount(".", UnmountFlags::DETACH).map_err(failed("leaving the host's files"))?;
+        Ok(bench)
     }
+
+    /// Attaches a mount to a directory of the bench.
+    pub fn attach(&self, mount: &OwnedFd, name: &str) -> Result<()> {
+        let point = open_in(self.directory.as_fd(), name).map_err(failed(format!("opening /{name}")))?;
+        attach_to(mount, point.as_fd()).map_err(failed(format!("mounting /{name}")))
+    }
+}
+
+fn control_groups(bench: &OwnedFd, group: Option<&Group>, is_insecure: bool) -> Result<Option<OwnedFd>> {
+    let step = || failed("showing the control groups");
+    let attributes = if is_insecure { SAFE } else { SAFE | READONLY };
+    let point = open_in(bench.as_fd(), "cgroup").map_err(step())?;
+    let attach = |mount: OwnedFd| attach_to(&mount, point.as_fd()).map(|()| Some(mount)).map_err(step());
+    let host = rustix::fs::statfs(CGROUP_DIRECTORY).ok();
+    if host.is_some_and(|host| host.f_type == CGROUP2) {
+        // Where it cannot be had (a nested container), a step does without, as it does on hosts without groups.
+        if let Ok(mount) = new_mount("cgroup2", &[], attributes) {
+            return attach(mount);
+        }
+    }
+    if is_insecure && host.is_some() {
+        return attach(clone_of(rustix::fs::CWD, CGROUP_DIRECTORY, true)?);
+    }
+    let groups: Vec<_> = group.into_iter().flat_map(Group::version_1).collect();
+    if groups.is_empty() {
+        return Ok(None);
+    }
+    let directory = new_mount("tmpfs", &[("mode", "755"), ("size", "64k")], SAFE)?;
+    attach_to(&directory, point.as_fd()).map_err(step())?;
+    for (controller, path) in groups {
+        rustix::fs::mkdirat(&directory, controller, Mode::from_raw_mode(0o755)).map_err(step())?;
+        let mount = clone_of(rustix::fs::CWD, &path.to_string_lossy(), false)?;
+        set_attributes(&mount, attributes, false).map_err(step())?;
+        let point = open_in(directory.as_fd(), controller).map_err(step())?;
+        attach_to(&mount, point.as_fd()).map_err(step())?;
+    }
+    set_attributes(&directory, attributes, false).map_err(step())?;
+    Ok(Some(directory))
 }
 
 /// A file system for /sys that shows the caller's network.
