@@ -8,6 +8,7 @@ mod tty;
 use crate::error::{CliError, Result};
 use rustix::termios::isatty;
 use solver::event::Event;
+use std::io::{LineWriter, Stderr};
 use std::thread::JoinHandle;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -48,9 +49,9 @@ impl Display {
     /// With `expand_warnings` they are told with their lines.
     pub fn start(mode: Mode, expand_warnings: bool, events: UnboundedReceiver<Event>) -> Display {
         Display(std::thread::spawn(move || match mode {
-            Mode::Plain => plain::show(events, std::io::stderr().lock(), expand_warnings),
+            Mode::Plain => plain::show(events, lines(), expand_warnings),
             Mode::Tty => tty::show(events, expand_warnings),
-            Mode::RawJson => rawjson::show(events, std::io::stderr().lock()),
+            Mode::RawJson => rawjson::show(events, lines()),
             Mode::Quiet => quiet(events),
         }))
     }
@@ -59,6 +60,11 @@ impl Display {
     pub fn finish(self) {
         let _ = self.0.join();
     }
+}
+
+/// Standard error by whole lines. It is not locked for long: with `--debug` other threads write to it, too, and must not wait for the build's end.
+fn lines() -> LineWriter<Stderr> {
+    LineWriter::new(std::io::stderr())
 }
 
 /// Says nothing, unless something fails: then what that said.

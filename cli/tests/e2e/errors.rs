@@ -210,3 +210,14 @@ fn the_end_of_a_failed_step_is_shown_however_much_it_said() {
     let quiet = harness.build_text(text, &[]).ok();
     assert!(!quiet.stderr.contains("the 2 words"), "R1.11.9: only of what fails");
 }
+
+#[test]
+fn debugging_messages_do_not_wait_for_the_display() {
+    let harness = Harness::new();
+    let context = harness.context("context", "FROM busybox\nRUN echo a step\n");
+    for progress in ["plain", "rawjson"] {
+        let flags = ["-D", "build", "--no-cache", "--progress", progress, context.to_str().unwrap()];
+        // Without root, the network of a step says something.
+        harness.rbuild(&flags).ok();
+    }
+}
