@@ -5,13 +5,15 @@ use crate::harness::{Harness, is_root};
 #[test]
 fn insecure_steps_have_all_that_rbuild_has() {
     let harness = Harness::new();
-    let show = "grep -E '^(Cap|Seccomp:)' /proc/self/status; mount -t tmpfs none /mnt && echo mounted; cat /proc/keys >/dev/null && echo keys; touch /proc/sys/kernel/domainname && echo writable";
+    let show = "grep -E '^(Cap|Seccomp:)' /proc/self/status; mount -t tmpfs none /mnt && echo mounted; cat /proc/keys >/dev/null && echo keys; touch /proc/sys/kernel/domainname && echo writable || true";
     let text = format!(
         "FROM busybox\nRUN mkdir /mnt\nRUN --security=insecure {show}\nUSER 33\nRUN --security=insecure grep Cap /proc/self/status | uniq -f 1 | wc -l | sed 's/^/sets /'\n"
     );
     harness.build_text(&text, &[]).fails(1).says("security.insecure is not allowed").says("--allow security.insecure");
     let outcome = harness.build_text(&text, &["--allow", "security.insecure"]).ok();
-    let outcome = outcome.says("Seccomp:\t0").says("mounted").says("keys").says("writable");
+    let outcome = outcome.says("Seccomp:\t0").says("mounted").says("keys");
+    // Without root, settings of the kernel are still root's.
+    let outcome = if is_root() { outcome.says(" writable\n") } else { outcome };
     // All five sets are one, for another user too (R1.10.3).
     outcome.says("sets 1");
     let confined = "FROM busybox\nRUN mkdir /mnt; grep Seccomp: /proc/self/status; mount -t tmpfs none /mnt || test ! -s /proc/keys && echo confined\n";

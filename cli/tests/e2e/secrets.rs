@@ -284,7 +284,8 @@ fn nothing_keeps_the_value_of_a_secret() {
             texts.push((format!("{target} {mode}"), all));
         }
     }
-    for command in [&["history", "ok"][..], &["inspect", "ok"], &["images"], &["run", "crashing", "find", "/", "-xdev"]]
+    for command in
+        [&["history", "ok"][..], &["inspect", "ok"], &["images"], &["run", "--rm", "crashing", "find", "/", "-xdev"]]
     {
         texts.push((command.join(" "), harness.rbuild(command).ok().stdout.into_bytes()));
     }
