@@ -76,9 +76,9 @@ pub fn overlay(
     }
     if privileges == Privileges::Root {
         // With userxattr the kernel has neither, and refuses their mention.
-        for option in ["redirect_dir", "metacopy"] {
-            set(option, Path::new("off"))?;
-        }
+        // "off" would follow redirections that are there already, and no layer of the store has any.
+        set("redirect_dir", Path::new("nofollow"))?;
+        set("metacopy", Path::new("off"))?;
     }
     if let Some((upper, work)) = upper {
         set("upperdir", upper)?;
@@ -89,7 +89,8 @@ pub fn overlay(
         fsconfig_set_flag(&context, "userxattr").map_err(|errno| failed(Some(&context), errno))?;
     }
     fsconfig_create(&context).map_err(|errno| failed(Some(&context), errno))?;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    // rbuild itself reads files there whose kinds a hostile image chooses: opening some devices does things to the machine.
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
         .map_err(|errno| failed(Some(&context), errno))
 }
 

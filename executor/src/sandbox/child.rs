@@ -3,7 +3,7 @@
 use super::bench::Bench;
 use super::cgroup::Group;
 use super::protocol::{Reply, Request, RequestNetwork, Security, from_memory, send_reply};
-use super::{Privileges, Rlimit, RlimitName, no_core_files, rootfs, seccomp};
+use super::{Privileges, Rlimit, RlimitName, no_core_files, rootfs, seccomp, working_directory};
 use rustix::io::Errno;
 use rustix::process::{Gid, Signal, Uid, set_parent_process_death_signal};
 use rustix::thread::{CapabilitySet, CapabilitySets, LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
@@ -60,6 +60,7 @@ fn prepare_and_exec(
     channel: &OwnedFd,
     privileges: Privileges,
 ) -> Result<Infallible> {
+    start_session()?;
     // The last one says that the command has taken over, or never will: exec and exit close it.
     let (Some(root), Some(stdin), Some(stdout), Some(stderr), Some(_until_exec)) =
         (descriptors.next(), descriptors.next(), descriptors.next(), descriptors.next(), descriptors.next())
@@ -86,7 +87,8 @@ fn prepare_and_exec(
     send_reply(channel.as_fd(), &Reply::Stubs(stubs), &[]);
     let terminal = request.terminal.map(|(rows, columns)| open_terminal(rows, columns, channel)).transpose()?;
     rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
-    enter_working_directory(request)?;
+    working_directory::make(&request.cwd, &request.user)?;
+    working_directory::enter(&request.cwd)?;
     if request.readonly_root {
         rootfs::make_readonly()?;
     }
@@ -108,6 +110,12 @@ fn prepare_and_exec(
 /// The zygote is the guarantee; this covers its own sudden end.
 pub(super) fn die_with_parent() -> Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed("tying the process to its parent"))
+}
+
+/// Away from the terminal that rbuild was started at, which would be the sandbox's `/dev/tty`, and from rbuild's process group, to which `kill 0`
+/// sends its signal beyond all namespaces.
+pub(super) fn start_session() -> Result<()> {
+    rustix::process::setsid().map(drop).map_err(failed("starting a session"))
 }
 
 fn join_network(namespace: Option<OwnedFd>) -> Result<()> {
@@ -146,32 +154,9 @@ pub(super) fn open_terminal(rows: u16, columns: u16, channel: &OwnedFd) -> Resul
     unlockpt(&master).map_err(failed("unlocking the terminal"))?;
     let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
         .map_err(failed("opening the terminal"))?;
-    rustix::process::setsid().map_err(failed("starting a session"))?;
     rustix::process::ioctl_tiocsctty(&slave).map_err(failed("taking the terminal"))?;
     send_reply(channel.as_fd(), &Reply::Terminal, &[master.as_fd()]);
     Ok(slave)
-}
-
-/// X1.35: a missing directory is made with its parents, as the process's user.
-fn enter_working_directory(request: &Request) -> Result<()> {
-    let cwd = request.cwd.as_str();
-    if rustix::fs::stat(cwd).is_err() {
-        let mut path = String::new();
-        for part in cwd.split('/').filter(|part| !part.is_empty()) {
-            path.push('/');
-            path.push_str(part);
-            match rustix::fs::mkdir(&path, rustix::fs::Mode::from_raw_mode(0o755)) {
-                Ok(()) => {
-                    let owner = (Uid::from_raw(request.user.uid), Gid::from_raw(request.user.gid));
-                    rustix::fs::chown(&path, Some(owner.0), Some(owner.1))
-                        .map_err(failed(format!("giving {path} to its user")))?;
-                }
-                Err(Errno::EXIST) => {}
-                Err(errno) => return Err(failed(format!("mkdir {path}"))(errno)),
-            }
-        }
-    }
-    rustix::process::chdir(cwd).map_err(failed(format!("chdir to cwd ({cwd:?}) set in config.json failed")))
 }
 
 /// Drops what Docker's default drops, in the order in which each step is still allowed.
@@ -206,6 +191,9 @@ pub(super) fn become_user(request: &Request, privileges: Privileges) -> Result<(
         // So that the change of user takes none away.
         rustix::thread::set_keep_capabilities(true).map_err(failed("keeping the capabilities"))?;
     }
+    if capabilities.is_some() {
+        forget_inheritable_capabilities()?;
+    }
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     let outside = || {
         failed(format!("becoming user {}:{} (are the ids mapped in /etc/subuid and /etc/subgid?)", user.uid, user.gid))
@@ -222,6 +210,14 @@ pub(super) fn become_user(request: &Request, privileges: Privileges) -> Result<(
         Some(_) => Ok(()),
         None => keep_all_capabilities(),
     }
+}
+
+/// Those that rbuild was started with: a file may turn them into permitted ones, whatever the bounding set says (CVE-2022-24769).
+fn forget_inheritable_capabilities() -> Result<()> {
+    let step = || failed("setting the capabilities");
+    let sets = rustix::thread::capabilities(None).map_err(step())?;
+    rustix::thread::set_capabilities(None, CapabilitySets { inheritable: CapabilitySet::empty(), ..sets })
+        .map_err(step())
 }
 
 fn drop_from_bounding_set(kept: CapabilitySet) -> Result<()> {

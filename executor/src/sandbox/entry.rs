@@ -23,15 +23,11 @@ pub fn enter() -> Result<Entered, SandboxError> {
     let privileges = if owns_namespace { enter_user_namespace()? } else { privileges_of_root() };
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(SandboxError::errno("create a socket"))?;
-    // SAFETY: the process has one thread, so the child inherits no lock that nobody would release.
-    match unsafe { libc::fork() } {
-        -1 => Err(SandboxError::System { action: "fork", source: io::Error::last_os_error() }),
-        0 => {
-            // The end of the program, however it comes, closes its end of the socket: the zygote cleans up and follows.
-            drop(ours);
-            zygote::serve(theirs, privileges);
-        }
-        _ => Ok(Entered { launcher: Launcher::new(ours, Emulation::new(owns_namespace)), privileges }),
+    let program = getpid();
+    match zygote::fork(libc::CLONE_NEWPID).map_err(SandboxError::io("fork"))? {
+        // The end of the program, however it comes, closes its end of the socket: the zygote cleans up and follows.
+        None => zygote::serve(theirs, privileges, program),
+        Some(_) => Ok(Entered { launcher: Launcher::new(ours, Emulation::new(owns_namespace)), privileges }),
     }
 }
 

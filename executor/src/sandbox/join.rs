@@ -5,15 +5,17 @@
 //! last one is a *sibling*, a child of the zygote, which waits for it as for all others. It joins the other namespaces itself, and goes the way of every first
 //! process from there (see [`super::child`]).
 
-use super::Privileges;
 use super::child::{
     Failure, Result, become_user, die_with_parent, exec, failed, open_terminal, reset_signals, set_limits,
+    start_session,
 };
+use super::descriptors::close_all_but;
 use super::protocol::{Reply, Request, from_memory, receive, send, send_reply};
 use super::zygote::{Running, fork};
+use super::{Privileges, working_directory};
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::process::{DumpableBehavior, WaitId, WaitIdOptions, set_dumpable_behavior, waitid};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use std::convert::Infallible;
 use std::fs;
@@ -38,18 +40,25 @@ pub(super) fn start(sandbox: &Running, descriptors: Vec<OwnedFd>, privileges: Pr
     };
     let between = match fork(0) {
         Ok(Some(between)) => between,
-        Ok(None) => match fork_inside(sandbox.pidfd.as_fd(), theirs.as_fd()) {
-            Ok(Side::Between) => std::process::exit(0),
-            Ok(Side::Inside) => {
-                let Err(Failure { step, reason }) = run(sandbox, &request, descriptors.collect(), &channel, privileges);
-                send_reply(channel.as_fd(), &Reply::Failed { step, reason }, &[]);
-                std::process::exit(255)
+        Ok(None) => {
+            let stdio: Vec<OwnedFd> = descriptors.collect();
+            let others = [sandbox.pidfd.as_fd(), theirs.as_fd(), channel.as_fd()];
+            close_all_but(&stdio.iter().map(AsFd::as_fd).chain(others).collect::<Vec<_>>());
+            let own = namespaces(sandbox.pidfd.as_fd()).and_then(|own| hide().map(|()| own));
+            let inside = own.and_then(|own| Ok((fork_inside(sandbox.pidfd.as_fd(), theirs.as_fd())?, own)));
+            match inside {
+                Ok((Side::Between, _)) => std::process::exit(0),
+                Ok((Side::Inside, own)) => {
+                    let Err(Failure { step, reason }) = run(sandbox, &request, own, stdio, &channel, privileges);
+                    send_reply(channel.as_fd(), &Reply::Failed { step, reason }, &[]);
+                    std::process::exit(255)
+                }
+                Err(Failure { step, reason }) => {
+                    refuse(&step, reason);
+                    std::process::exit(1)
+                }
             }
-            Err(error) => {
-                refuse("joining the container", error.to_string());
-                std::process::exit(1)
-            }
-        },
+        }
         Err(error) => return refuse("creating a process", error.to_string()),
     };
     drop(theirs);
@@ -60,17 +69,26 @@ pub(super) fn start(sandbox: &Running, descriptors: Vec<OwnedFd>, privileges: Pr
     Some(Running { pidfd, channel: Some(channel), group: None })
 }
 
+/// From others in the container, which may be root there: until exec this process has the host's program, memory and descriptors, and at the end no
+/// more rights than they have, so that they could trace it (CVE-2016-9962). Exec undoes this.
+fn hide() -> Result<()> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed("hiding the process"))
+}
+
 enum Side {
     Between,
     Inside,
 }
 
 /// Enters the pid namespace of `target`, forks a sibling there, and sends its descriptor home.
-fn fork_inside(target: BorrowedFd, home: BorrowedFd) -> std::io::Result<Side> {
-    move_into_thread_name_spaces(target, ThreadNameSpaceType::PROCESS_ID)?;
-    match fork(libc::CLONE_PARENT)? {
+fn fork_inside(target: BorrowedFd, home: BorrowedFd) -> Result<Side> {
+    let step = || failed("joining the container");
+    move_into_thread_name_spaces(target, ThreadNameSpaceType::PROCESS_ID).map_err(step())?;
+    let forked = fork(libc::CLONE_PARENT)
+        .map_err(|error| Failure { step: "joining the container".into(), reason: error.to_string() })?;
+    match forked {
         Some(pidfd) => {
-            send(home, b"p", &[pidfd.as_fd()])?;
+            send(home, b"p", &[pidfd.as_fd()]).map_err(step())?;
             Ok(Side::Between)
         }
         None => Ok(Side::Inside),
@@ -80,18 +98,19 @@ fn fork_inside(target: BorrowedFd, home: BorrowedFd) -> std::io::Result<Side> {
 fn run(
     sandbox: &Running,
     request: &Request,
+    namespaces: ThreadNameSpaceType,
     stdio: Vec<OwnedFd>,
     channel: &OwnedFd,
     privileges: Privileges,
 ) -> Result<Infallible> {
     die_with_parent()?;
+    start_session()?;
     let [stdin, stdout, stderr] = stdio
         .try_into()
         .map_err(|_| Failure { step: "reading the request".into(), reason: "descriptors are missing".into() })?;
     if let Some(group) = &sandbox.group {
         group.join()?;
     }
-    let namespaces = namespaces(sandbox.pidfd.as_fd())?;
     move_into_thread_name_spaces(sandbox.pidfd.as_fd(), namespaces).map_err(failed("joining the container"))?;
     let terminal = request.terminal.map(|(rows, columns)| open_terminal(rows, columns, channel)).transpose()?;
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
@@ -102,7 +121,7 @@ fn run(
     rustix::stdio::dup2_stdin(input).map_err(failed("setting up standard input"))?;
     rustix::stdio::dup2_stdout(output).map_err(failed("setting up standard output"))?;
     rustix::stdio::dup2_stderr(errors).map_err(failed("setting up standard error"))?;
-    rustix::process::chdir(request.cwd.as_str()).map_err(failed(format!("changing to directory {:?}", request.cwd)))?;
+    working_directory::enter(&request.cwd)?;
     set_limits(request)?;
     become_user(request, privileges)?;
     // The change of user has taken it back.

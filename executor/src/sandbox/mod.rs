@@ -23,6 +23,7 @@ mod bench;
 mod capabilities;
 mod cgroup;
 mod child;
+mod descriptors;
 mod entry;
 mod join;
 mod launcher;
@@ -36,6 +37,7 @@ mod rootfs;
 mod seccomp;
 mod spare;
 mod syscalls;
+mod working_directory;
 mod zygote;
 
 pub use capabilities::{Capabilities, UnknownCapability};

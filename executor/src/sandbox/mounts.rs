@@ -57,8 +57,22 @@ pub(super) fn attach_to(mount: &OwnedFd, point: BorrowedFd) -> rustix::io::Resul
     move_mount(mount, "", point, "", flags)
 }
 
-/// mount_setattr(2), which has no safe wrapper.
 pub(super) fn set_attributes(mount: &OwnedFd, attributes: MountAttrFlags, recursive: bool) -> rustix::io::Result<()> {
+    change_attributes(mount, attributes, MountAttrFlags::empty(), recursive)
+}
+
+/// Takes back that device files of a mount cannot be opened.
+pub(super) fn allow_devices(mount: &OwnedFd) -> rustix::io::Result<()> {
+    change_attributes(mount, MountAttrFlags::empty(), NODEV, false)
+}
+
+/// mount_setattr(2), which has no safe wrapper.
+fn change_attributes(
+    mount: &OwnedFd,
+    set: MountAttrFlags,
+    clear: MountAttrFlags,
+    recursive: bool,
+) -> rustix::io::Result<()> {
     #[repr(C)]
     struct MountAttr {
         set: u64,
@@ -66,7 +80,7 @@ pub(super) fn set_attributes(mount: &OwnedFd, attributes: MountAttrFlags, recurs
         propagation: u64,
         user_namespace: u64,
     }
-    let attr = MountAttr { set: attributes.bits().into(), clear: 0, propagation: 0, user_namespace: 0 };
+    let attr = MountAttr { set: set.bits().into(), clear: clear.bits().into(), propagation: 0, user_namespace: 0 };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty C string, and the structure is the kernel's first version with its size given.
     let result = unsafe {

@@ -6,7 +6,8 @@
 use super::bench::Bench;
 use super::child::{Failure, Result, failed};
 use super::mounts::{
-    NODEV, NOSUID, READONLY, SAFE, attach_at, attach_to, clone_of, create_file, new_mount, open_in, set_attributes,
+    NODEV, NOSUID, READONLY, SAFE, allow_devices, attach_at, attach_to, clone_of, create_file, new_mount, open_in,
+    set_attributes,
 };
 use super::protocol::{Request, RequestNetwork, RequestSource, Security};
 use super::{Privileges, bench};
@@ -18,6 +19,9 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+
+/// The kernel's own limit.
+const MAX_LINKS: u32 = 40;
 
 /// Assembles the file systems and makes them the process's own. Gives the mount points that had to be made, in order.
 pub(super) fn build(
@@ -31,7 +35,11 @@ pub(super) fn build(
         Security::Confined(_) => NODEV,
         Security::Insecure => MountAttrFlags::empty(),
     };
-    set_attributes(root, confining, false).map_err(failed("protecting the root"))?;
+    match request.security == Security::Insecure && privileges == Privileges::Root {
+        true => allow_devices(root),
+        false => set_attributes(root, confining, false),
+    }
+    .map_err(failed("protecting the root"))?;
     bench.attach(root, "root")?;
     let mut world = Rootfs { root, bench, privileges, confining, stubs: Vec::new() };
     world.kernel_files(request)?;
@@ -156,12 +164,13 @@ impl Rootfs<'_> {
     /// Attaches at a target that is made where it is missing, and remembered for removal (X1.46 to X1.48).
     fn attach_made(&mut self, mount: &OwnedFd, target: &str, is_directory: bool) -> Result<()> {
         if open_in(self.root.as_fd(), target).is_err() {
-            self.make_target(target, is_directory)?;
+            self.make_target(target, is_directory, MAX_LINKS)?;
         }
         self.attach(mount, target)
     }
 
-    fn make_target(&mut self, target: &str, is_directory: bool) -> Result<()> {
+    /// By way of at most `links` dangling symlinks, which may lead in circles.
+    fn make_target(&mut self, target: &str, is_directory: bool, links: u32) -> Result<()> {
         let mut path = String::new();
         let parts: Vec<&str> = target.split('/').filter(|part| !part.is_empty()).collect();
         for (index, part) in parts.iter().enumerate() {
@@ -181,7 +190,7 @@ impl Rootfs<'_> {
             };
             match made {
                 // A dangling symlink: what it names is made, by way of the kernel's own resolution.
-                Err(Errno::EXIST) => self.make_behind_link(&path, is_last && !is_directory)?,
+                Err(Errno::EXIST) => self.make_behind_link(&parent, &path, is_last && !is_directory, links)?,
                 made => {
                     made.map_err(failed(format!("making the mount point {path}")))?;
                     self.stubs.push(path.clone());
@@ -191,19 +200,20 @@ impl Rootfs<'_> {
         Ok(())
     }
 
-    fn make_behind_link(&mut self, path: &str, as_file: bool) -> Result<()> {
-        let link = rustix::fs::readlinkat(self.root, path.trim_start_matches('/'), Vec::new())
-            .map_err(failed(format!("reading the link {path}")))?;
+    fn make_behind_link(&mut self, parent: &OwnedFd, path: &str, as_file: bool, links: u32) -> Result<()> {
+        let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+        let link =
+            rustix::fs::readlinkat(parent, name, Vec::new()).map_err(failed(format!("reading the link {path}")))?;
         let text = link.to_string_lossy();
         let target = match text.starts_with('/') {
             true => text.into_owned(),
             false => format!("{}/{text}", path.rsplit_once('/').map_or("", |(parent, _)| parent)),
         };
         let target = parser::path::clean(&target);
-        if target == path {
+        if links == 0 {
             return Err(failed(format!("making the mount point {path}"))(Errno::LOOP));
         }
-        self.make_target(&target, !as_file)
+        self.make_target(&target, !as_file, links - 1)
     }
 }
 

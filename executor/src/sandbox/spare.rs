@@ -3,6 +3,7 @@
 //! Making its [bench](super::bench) takes longer than all else that comes before a command. So the zygote has one made while the step before runs. It has seen
 //! no step: each serves one request. Sandboxes with limits, and insecure ones, are made when they are asked for.
 
+use super::descriptors::close_all_but;
 use super::protocol::{receive, send};
 use super::zygote::fork;
 use super::{Privileges, child};
@@ -52,6 +53,7 @@ impl Spare {
 
 /// In the new process.
 fn wait(socket: OwnedFd, privileges: Privileges) -> ! {
+    close_all_but(&[socket.as_fd()]);
     let bench = child::bench(privileges, false, None);
     let Ok(Some((_, descriptors))) = receive(socket.as_fd()) else { std::process::exit(0) };
     child::run(descriptors, bench, privileges)

@@ -2,11 +2,12 @@
 
 use super::cgroup::Group;
 use super::child::Failure;
+use super::descriptors::close_all_but;
 use super::protocol::{NetworkRequest, Reply, Request, from_memory, receive, send_reply};
 use super::spare::{self, Spare};
 use super::{Privileges, Security, child, join, pasta};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
 pub(super) struct Running {
@@ -18,14 +19,18 @@ pub(super) struct Running {
 }
 
 /// Serves requests until the program's end of `control` closes; then everything that runs is killed.
-pub(super) fn serve(control: OwnedFd, privileges: Privileges) -> ! {
+///
+/// The zygote is process 1 of a pid namespace: should it be killed, the kernel kills what it started, whatever that did to stay. `program` is the
+/// process that it serves.
+pub(super) fn serve(control: OwnedFd, privileges: Privileges, program: Pid) -> ! {
+    close_all_but(&[control.as_fd()]);
     // Ctrl-C reaches the whole group of a terminal; the program decides what it means.
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
         // SAFETY: ignoring a signal installs no handler.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
     let mut running: Vec<Running> = Vec::new();
-    let mut started = 0;
+    let mut names = (1_u64..).map(|number| format!("rbuild-{}-{number}", program.as_raw_nonzero()));
     let mut spare = None;
     loop {
         let mut polled = vec![PollFd::new(&control, PollFlags::IN)];
@@ -56,8 +61,8 @@ pub(super) fn serve(control: OwnedFd, privileges: Privileges) -> ! {
             match receive(control.as_fd()) {
                 Ok(Some((kind, descriptors))) if kind == b"n" => running.extend(connect(descriptors, privileges)),
                 Ok(Some((_, descriptors))) => {
-                    started += 1;
-                    running.extend(start(descriptors, privileges, started, &mut spare));
+                    let name = names.next().unwrap_or_default();
+                    running.extend(start(descriptors, privileges, &name, &mut spare));
                     // For the next one, while this one runs.
                     spare = spare.or_else(|| Spare::fork(privileges));
                 }
@@ -101,7 +106,7 @@ fn heed(sandbox: &mut Running, privileges: Privileges) -> Option<Running> {
     None
 }
 
-fn start(descriptors: Vec<OwnedFd>, privileges: Privileges, number: u64, spare: &mut Option<Spare>) -> Option<Running> {
+fn start(descriptors: Vec<OwnedFd>, privileges: Privileges, name: &str, spare: &mut Option<Spare>) -> Option<Running> {
     let [memory, channel, ..] = descriptors.as_slice() else { return None };
     let refuse = |Failure { step, reason }| {
         send_reply(channel.as_fd(), &Reply::Refused { step, reason }, &[]);
@@ -112,8 +117,7 @@ fn start(descriptors: Vec<OwnedFd>, privileges: Privileges, number: u64, spare: 
         Err(error) => return refuse(Failure { step: "reading the request".into(), reason: error.to_string() }),
     };
     let resources = &request.limits.resources;
-    let name = format!("rbuild-{}-{number}", std::process::id());
-    let group = match resources.is_limited().then(|| Group::create(resources, &name)).transpose() {
+    let group = match resources.is_limited().then(|| Group::create(resources, name)).transpose() {
         Ok(group) => group,
         Err(failure) => return refuse(failure),
     };
@@ -124,6 +128,7 @@ fn start(descriptors: Vec<OwnedFd>, privileges: Privileges, number: u64, spare: 
         None => match fork(spare::NAMESPACES) {
             Ok(Some(pidfd)) => pidfd,
             Ok(None) => {
+                close_all_but(&descriptors.iter().map(AsFd::as_fd).collect::<Vec<_>>());
                 let bench = child::bench(privileges, is_insecure, group.as_ref());
                 child::run(descriptors, bench, privileges)
             }
@@ -150,7 +155,10 @@ fn connect(descriptors: Vec<OwnedFd>, privileges: Privileges) -> Option<Running>
     };
     match fork(libc::CLONE_NEWNS | libc::CLONE_NEWPID) {
         Ok(Some(pidfd)) => Some(Running { pidfd, channel: Some(channel), group: None }),
-        Ok(None) => pasta::hold(&request, channel, privileges),
+        Ok(None) => {
+            close_all_but(&[channel.as_fd()]);
+            pasta::hold(&request, channel, privileges)
+        }
         Err(error) => refuse("creating namespaces", error),
     }
 }
