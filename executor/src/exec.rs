@@ -397,7 +397,13 @@ async fn within<T>(timeout: Option<Duration>, work: impl Future<Output = T>) -> 
 
 /// Passes the output on until the process has ended and its pipes are empty.
 async fn wait(process: &mut Process, output: &Output) -> Result<Exit> {
-    let streams = output.forward(process.stdout.take(), process.stderr.take());
-    let (exit, ()) = futures_util::future::join(process.wait(), streams).await;
+    let (is_running, running) = tokio::sync::watch::channel(());
+    let streams = output.forward(process.stdout.take(), process.stderr.take(), &running);
+    let exit = async {
+        let exit = process.wait().await;
+        drop(is_running);
+        exit
+    };
+    let (exit, ()) = futures_util::future::join(exit, streams).await;
     Ok(exit?)
 }

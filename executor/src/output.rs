@@ -1,5 +1,6 @@
 //! A step's output as events, within limits (X1.103 to X1.106). The end of what is over them is kept, and shown if the step fails (R1.11.9).
 
+use rustix::pipe::fcntl_getpipe_size;
 use solver::event::{Event, EventSink, LogEvent, Stream};
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -7,6 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
+use tokio::sync::watch;
 
 const MAX_SIZE: u64 = 2 << 20;
 /// Bytes in each second since the step began.
@@ -32,9 +34,11 @@ impl Output {
         Output { stdout: log(Stream::Stdout), stderr: log(Stream::Stderr) }
     }
 
-    /// Sends what comes out of both pipes until they close. The process is never held up: what is over the limit is read and dropped.
-    pub async fn forward(&self, stdout: Option<OwnedFd>, stderr: Option<OwnedFd>) {
-        futures_util::future::join(self.stdout.copy(stdout), self.stderr.copy(stderr)).await;
+    /// Sends what comes out of both pipes until they close, or, since a process may have given them to others, until they hold nothing more once
+    /// the sender of `running` is gone. The process is never held up: what is over the limit is read and dropped.
+    pub async fn forward(&self, stdout: Option<OwnedFd>, stderr: Option<OwnedFd>, running: &watch::Receiver<()>) {
+        let (stdout, stderr) = (self.stdout.copy(stdout, running.clone()), self.stderr.copy(stderr, running.clone()));
+        futures_util::future::join(stdout, stderr).await;
     }
 
     /// Shows the end of what was dropped.
@@ -79,26 +83,44 @@ impl Log {
         self.tail.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    async fn copy(&self, pipe: Option<OwnedFd>) {
+    async fn copy(&self, pipe: Option<OwnedFd>, mut running: watch::Receiver<()>) {
         let Some(mut pipe) = pipe.and_then(|pipe| Receiver::from_owned_fd(pipe).ok()) else { return };
         let mut limit = Limit::new();
         let mut buffer = vec![0; 32 * 1024];
-        while let Ok(length) = pipe.read(&mut buffer).await
-            && length > 0
-        {
-            let data = &buffer[..length];
-            match limit.check(length as u64, limit.started.elapsed()) {
-                Verdict::Pass => {
-                    // What was dropped before it is not the end any more.
-                    self.tail().bytes.clear();
-                    self.send(data.to_vec());
-                }
-                Verdict::Clip(notice) => {
-                    self.send(notice);
-                    self.tail().keep(data);
-                }
-                Verdict::Drop => self.tail().keep(data),
+        loop {
+            let read = tokio::select! {
+                biased;
+                Err(_) = running.changed() => break,
+                read = pipe.read(&mut buffer) => read.unwrap_or(0),
+            };
+            if read == 0 {
+                return;
             }
+            self.take(&buffer[..read], &mut limit);
+        }
+        // No more than a pipe holds: whoever has it now may go on writing.
+        let mut rest = fcntl_getpipe_size(&pipe).unwrap_or(0);
+        while let Ok(read) = rustix::io::read(&pipe, &mut buffer)
+            && read > 0
+            && rest > 0
+        {
+            self.take(&buffer[..read], &mut limit);
+            rest = rest.saturating_sub(read);
+        }
+    }
+
+    fn take(&self, data: &[u8], limit: &mut Limit) {
+        match limit.check(data.len() as u64, limit.started.elapsed()) {
+            Verdict::Pass => {
+                // What was dropped before it is not the end any more.
+                self.tail().bytes.clear();
+                self.send(data.to_vec());
+            }
+            Verdict::Clip(notice) => {
+                self.send(notice);
+                self.tail().keep(data);
+            }
+            Verdict::Drop => self.tail().keep(data),
         }
     }
 

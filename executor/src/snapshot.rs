@@ -8,7 +8,7 @@ use crate::value::{Layer, LayerOrigin, Stack};
 use cache::{Attempt, LayerId, LayerRecord, Store};
 use oci::DiffId;
 use oci::codec::{HashingReader, ReadAhead, decoder};
-use oci::layer::{ApplyOptions, Change, ChangeKind};
+use oci::layer::{ApplyOptions, Change, ChangeKind, Marks};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -193,7 +193,7 @@ impl Snapshots {
         drop(root);
         let upper = mount::open_directory(attempt.upper())?;
         let mut size = 0;
-        let changes = oci::layer::diff(upper.as_fd(), lower.as_ref().map(AsFd::as_fd), &is_single)?;
+        let changes = oci::layer::diff(upper.as_fd(), lower.as_ref().map(AsFd::as_fd), self.marks(), &is_single)?;
         let changes = changes.inspect(|change| {
             if let Ok(Change { kind: ChangeKind::File { size: bytes }, .. }) = change {
                 size += bytes;
@@ -230,7 +230,7 @@ impl Snapshots {
         let destination = mount::open_directory(attempt.upper())?;
         let lower = self.lower(below)?;
         let mut tar = HashingReader::new(ReadAhead::new(decoder(blob).map_err(Error::ReadLayer)?));
-        let options = ApplyOptions { userxattr: self.userxattr(), single_id: self.privileges == Privileges::SingleId };
+        let options = ApplyOptions { marks: self.marks(), single_id: self.privileges == Privileges::SingleId };
         let summary = oci::layer::apply(&mut tar, destination.as_fd(), lower.as_ref().map(AsFd::as_fd), options)?;
         for warning in &summary.warnings {
             tracing::debug!(layer = %layer.id, "{warning}");
@@ -263,13 +263,14 @@ impl Snapshots {
             lowers_content: below.content().0,
             content_id,
             created: i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
-            userxattr: self.userxattr(),
+            userxattr: self.marks() == Marks::User,
             size,
             diff_id,
         }
     }
 
-    fn userxattr(&self) -> bool {
-        self.privileges != Privileges::Root
+    /// Those of the overlays that are mounted here.
+    pub fn marks(&self) -> Marks {
+        if self.privileges == Privileges::Root { Marks::Trusted } else { Marks::User }
     }
 }

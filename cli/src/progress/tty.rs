@@ -41,8 +41,11 @@ pub fn show(mut events: UnboundedReceiver<Event>, expand_warnings: bool) {
         std::thread::sleep(REFRESH);
     }
     if is_open {
-        let _ = state.write_failures(&mut io::stderr().lock());
-        let _ = state.write_warnings(&mut io::stderr().lock(), expand_warnings);
+        let mut last = Vec::new();
+        let _ = state.write_failures(&mut last);
+        let _ = state.write_warnings(&mut last, expand_warnings);
+        let lines: String = String::from_utf8_lossy(&last).lines().map(|line| coloured(line) + "\n").collect();
+        let _ = io::stderr().lock().write_all(lines.as_bytes());
     }
 }
 
@@ -146,15 +149,31 @@ fn fit(text: &str, width: usize) -> String {
 
 /// Output must not move the cursor: escape sequences and control characters go.
 fn printable(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
+    tamed(&String::from_utf8_lossy(bytes), false)
+}
+
+/// The same of a whole line, which may have colours and keeps them to itself.
+fn coloured(line: &str) -> String {
+    let shown = tamed(line, true);
+    if shown.contains('\x1b') { shown + "\x1b[0m" } else { shown }
+}
+
+fn tamed(text: &str, with_colours: bool) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
         match c {
             '\x1b' => {
                 // A control sequence ends with a letter or a few other characters.
-                if chars.next() == Some('[') {
-                    chars.by_ref().find(|c| ('\x40'..='\x7e').contains(c));
+                if chars.next() != Some('[') {
+                    continue;
+                }
+                let rest = chars.as_str();
+                let end = chars.by_ref().find(|c| ('\x40'..='\x7e').contains(c));
+                let sequence = &rest[..rest.len() - chars.as_str().len()];
+                if with_colours && end == Some('m') {
+                    shown.push_str("\x1b[");
+                    shown.extend(sequence.chars().filter(|c| !c.is_control()));
                 }
             }
             '\t' => shown.push(' '),

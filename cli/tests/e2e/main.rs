@@ -4,6 +4,7 @@
 //! ordinary user; what only root can do says so. `RBUILD_TEST_BINARY` and `RBUILD_TEST_DATA` name the binary and the `testdata` folder where
 //! they are not in their usual places.
 
+mod attacks;
 mod build;
 mod check;
 mod containers;

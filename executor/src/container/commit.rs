@@ -89,7 +89,7 @@ fn mount_points(
     let parents: BTreeSet<Vec<u8>> = stubs.iter().flat_map(|path| ancestors(path)).map(<[u8]>::to_vec).collect();
     let mut changed = BTreeSet::new();
     let (upper, lower) = (mount::open_directory(upper)?, snapshots.view(&stack.ids())?);
-    for change in oci::layer::diff(upper.as_fd(), Some(lower.as_fd()), &|_| false)? {
+    for change in oci::layer::diff(upper.as_fd(), Some(lower.as_fd()), snapshots.marks(), &|_| false)? {
         let change = change?;
         let is_empty = matches!(change.kind, ChangeKind::Directory | ChangeKind::File { size: 0 });
         let is_unchanged = || {

@@ -7,7 +7,7 @@ use crate::value::{Layer, Stack};
 use cache::{LayerBlob, LayerRecord, Store};
 use oci::codec::{Compression, Encoder, HashingReader, HashingWriter, decoder};
 use oci::image::{History, ImageConfig};
-use oci::layer::{Change, TarOptions};
+use oci::layer::{Change, Marks, TarOptions};
 use oci::{Descriptor, DiffId, Digest, MediaType};
 use rayon::prelude::*;
 use serde_json::json;
@@ -121,7 +121,7 @@ pub fn with_changes(
     }
     let upper = crate::mount::open_directory(upper)?;
     let lower = if stack.layers().is_empty() { None } else { Some(snapshots.view(&stack.ids())?) };
-    let changes = oci::layer::diff(upper.as_fd(), lower.as_ref().map(AsFd::as_fd), &|_| false)?;
+    let changes = oci::layer::diff(upper.as_fd(), lower.as_ref().map(AsFd::as_fd), snapshots.marks(), &|_| false)?;
     let changes = changes.filter(|change| change.as_ref().map_or(true, |change| !left_out.contains(&change.path)));
     let blob = write_changes(snapshots.store(), changes, upper.as_fd(), options.compression)?;
     let descriptor = Descriptor::new(options.compression.media_type(false), blob.size, blob.digest.to_spec());
@@ -211,8 +211,9 @@ fn write_layer(
     let upper = crate::mount::open_directory(&snapshots.store().layer_path(&layer.id))?;
     let lower = if record.lowers.is_empty() { None } else { Some(snapshots.view(&record.lowers)?) };
     let book = snapshots.book(&layer.id);
+    let marks = if record.userxattr { Marks::User } else { Marks::Trusted };
     let is_single = |path: &[u8]| book.as_ref().is_some_and(|book| book.digest(path).is_some());
-    let changes = oci::layer::diff(upper.as_fd(), lower.as_ref().map(AsFd::as_fd), &is_single)?;
+    let changes = oci::layer::diff(upper.as_fd(), lower.as_ref().map(AsFd::as_fd), marks, &is_single)?;
     write_changes(snapshots.store(), changes, upper.as_fd(), compression)
 }
 

@@ -14,7 +14,7 @@ use super::dir::{self, join};
 use super::metadata::Target;
 use super::resolve::{Obstacle, Resolver, clean, is_whiteout, parent_and_name, remove};
 use super::tar::{Entry, EntryKind, TarReader};
-use super::{Error, shown};
+use super::{Error, Marks, shown};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -24,10 +24,10 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct ApplyOptions {
-    /// The store is mounted with `userxattr` (in a user namespace): opaque marks are `user.overlay.*` instead of `trusted.*`.
-    pub userxattr: bool,
+    /// As the store is mounted.
+    pub marks: Marks,
     /// The user namespace maps one id: files of others become its own.
     pub single_id: bool,
 }
@@ -60,7 +60,7 @@ pub fn apply(
         resolver: Resolver::new(destination),
         layer: Layer {
             lower,
-            opaque: if options.userxattr { c"user.overlay.opaque" } else { c"trusted.overlay.opaque" },
+            opaque: options.marks.opaque(),
             single_id: options.single_id,
             directories: BTreeMap::new(),
             summary: ApplySummary::default(),

@@ -31,7 +31,7 @@ pub fn copy_tree(root: BorrowedFd<'_>, dest: &Path) -> Result<CopySummary, Error
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dest = rustix::fs::openat(CWD, dest, flags, Mode::empty()).map_err(|e| Error::io("open directory", name, e))?;
 
-    let changes = Walk { tree: root, lower: None, overlay: false, is_single: &|_| false }.changes()?;
+    let changes = Walk { tree: root, lower: None, overlay: None, is_single: &|_| false }.changes()?;
     let mut copy = Copy { root, dest: dest.as_fd(), parent: None, summary: CopySummary::default() };
     let mut directories = Vec::new();
     for change in changes {

@@ -1,7 +1,7 @@
 //! What a step changed.
 
 use super::Error;
-use super::walk::{Changes, Walk};
+use super::walk::{Changes, Marks, Walk};
 use std::os::fd::BorrowedFd;
 
 /// The changes in an overlayfs upper directory against what was below it (spec X4.1 to X4.13): sorted depth first, names
@@ -21,7 +21,8 @@ use std::os::fd::BorrowedFd;
 pub fn diff<'a>(
     upper: BorrowedFd<'a>,
     lower: Option<BorrowedFd<'a>>,
+    marks: Marks,
     is_single: &'a (dyn Fn(&[u8]) -> bool + Sync),
 ) -> Result<Changes<'a>, Error> {
-    Walk { tree: upper, lower, overlay: true, is_single }.changes()
+    Walk { tree: upper, lower, overlay: Some(marks), is_single }.changes()
 }

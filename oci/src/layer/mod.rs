@@ -32,7 +32,7 @@ pub use copy::{CopySummary, copy_tree};
 pub use diff::diff;
 pub use digest::{LARGE, content_digest};
 pub use tree::{NamedTree, check_disjoint, tar_from_directory, tar_from_disjoint_trees, tar_from_trees};
-pub use walk::Changes;
+pub use walk::{Changes, Marks};
 pub use write::{TarOptions, TarSummary, write_tar};
 
 pub(crate) use header::{Header, TypeFlag, padding};

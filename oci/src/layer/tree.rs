@@ -24,7 +24,7 @@ impl NamedTree<'_> {
 
 /// Everything below a directory.
 fn entries(root: BorrowedFd<'_>) -> Result<Changes<'_>, Error> {
-    Walk { tree: root, lower: None, overlay: false, is_single: &|_| false }.changes()
+    Walk { tree: root, lower: None, overlay: None, is_single: &|_| false }.changes()
 }
 
 /// Writes everything under `root`, which is a merged tree, as a tar (spec R5.10.4): sorted, with owners, all xattrs, hard

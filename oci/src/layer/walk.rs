@@ -15,8 +15,31 @@ use std::ffi::{CStr, CString};
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 
-const OPAQUE: [&CStr; 2] = [c"trusted.overlay.opaque", c"user.overlay.opaque"];
-const REDIRECT: [&CStr; 2] = [c"trusted.overlay.redirect", c"user.overlay.redirect"];
+/// The extended attributes in which overlayfs keeps what it knows of directories. Those of the other kind are a step's own and mean nothing: where
+/// the kernel uses `trusted`, which only root of the machine may write, every step may write `user`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marks {
+    /// `trusted.overlay.*`
+    Trusted,
+    /// `user.overlay.*`, with the mount option `userxattr`. The kernel gives a step's own another name.
+    User,
+}
+
+impl Marks {
+    pub(super) fn opaque(self) -> &'static CStr {
+        match self {
+            Marks::Trusted => c"trusted.overlay.opaque",
+            Marks::User => c"user.overlay.opaque",
+        }
+    }
+
+    fn redirect(self) -> &'static CStr {
+        match self {
+            Marks::Trusted => c"trusted.overlay.redirect",
+            Marks::User => c"user.overlay.redirect",
+        }
+    }
+}
 
 /// From how many directories on it pays to wake other threads.
 const PARALLEL_FROM: usize = 4;
@@ -29,8 +52,8 @@ pub struct Walk<'a> {
     pub tree: BorrowedFd<'a>,
     /// The merged tree below; entries that are equal to its are left out.
     pub lower: Option<BorrowedFd<'a>>,
-    /// Whether overlayfs marks (whiteouts, opaque directories) have their meaning or are plain entries.
-    pub overlay: bool,
+    /// The overlayfs marks (with them, whiteouts and opaque directories) that have a meaning; without, all are plain entries.
+    pub overlay: Option<Marks>,
     /// Says of files that they have one name only in this tree, whatever their link count: others may be in other layers. Those
     /// need not be remembered.
     pub is_single: &'a (dyn Fn(&[u8]) -> bool + Sync),
@@ -171,7 +194,11 @@ impl<'a> Walk<'a> {
             _ => None,
         };
         let lower = lower.as_ref().map(|lower| lower.as_fd());
-        let opaque = pending.opaque || self.overlay && self.read_marks(dir, path)?;
+        let opaque = pending.opaque
+            || match self.overlay {
+                Some(marks) => read_marks(marks, dir, path)?,
+                None => false,
+            };
 
         let mut names = dir::names(dir).map_err(|e| Error::io("list directory", path, e))?;
         if let (true, Some(lower)) = (opaque, lower) {
@@ -212,7 +239,9 @@ impl<'a> Walk<'a> {
                 scanned.push(Item::Directory { change, modified, contents });
                 return Ok(());
             }
-            FileType::CharacterDevice if self.overlay && (here.stx_rdev_major, here.stx_rdev_minor) == (0, 0) => {
+            FileType::CharacterDevice
+                if self.overlay.is_some() && (here.stx_rdev_major, here.stx_rdev_minor) == (0, 0) =>
+            {
                 if below.is_some() {
                     scanned.push(Item::Entry(whiteout(path), None));
                 }
@@ -247,21 +276,21 @@ impl<'a> Walk<'a> {
         scanned.push(Item::Entry(change, inode));
         Ok(())
     }
+}
 
-    /// Whether overlayfs marked this directory as opaque (X4.5). A redirected one cannot be compared by path (X4.6).
-    fn read_marks(&self, dir: BorrowedFd<'_>, path: &[u8]) -> Result<bool, Error> {
-        let fail = |e| Error::io("read the xattrs of directory", path, e);
-        let mut opaque = false;
-        for name in dir::fd_xattr_names(dir).map_err(fail)? {
-            if REDIRECT.contains(&name.as_c_str()) {
-                return Err(Error::Redirected { path: shown(path) });
-            }
-            if OPAQUE.contains(&name.as_c_str()) {
-                opaque |= dir::fd_xattr(dir, &name).map_err(fail)?.as_deref() == Some(b"y");
-            }
+/// Whether overlayfs marked this directory as opaque (X4.5). A redirected one cannot be compared by path (X4.6).
+fn read_marks(marks: Marks, dir: BorrowedFd<'_>, path: &[u8]) -> Result<bool, Error> {
+    let fail = |e| Error::io("read the xattrs of directory", path, e);
+    let mut opaque = false;
+    for name in dir::fd_xattr_names(dir).map_err(fail)? {
+        if name.as_c_str() == marks.redirect() {
+            return Err(Error::Redirected { path: shown(path) });
         }
-        Ok(opaque)
+        if name.as_c_str() == marks.opaque() {
+            opaque |= dir::fd_xattr(dir, &name).map_err(fail)?.as_deref() == Some(b"y");
+        }
     }
+    Ok(opaque)
 }
 
 /// Where an entry lies: a name in an open directory, and the directory of the same path below.

@@ -1,11 +1,11 @@
 use crate::tree::{Tree, diff, is_root, short, write_tar};
-use oci::layer::{ApplyOptions, ApplySummary, Error, TarOptions, apply};
+use oci::layer::{ApplyOptions, ApplySummary, Error, Marks, TarOptions, apply};
 use rustix::fs::FileType;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 /// The marks that a test can set and see without being root.
-const OPTIONS: ApplyOptions = ApplyOptions { userxattr: true, single_id: false };
+const OPTIONS: ApplyOptions = ApplyOptions { marks: Marks::User, single_id: false };
 
 /// A tar made entry by entry, with any names. Owned by the user who runs the test.
 #[derive(Default)]

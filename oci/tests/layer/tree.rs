@@ -1,6 +1,6 @@
 //! Making and describing small directory trees.
 
-use oci::layer::{self, Change, ChangeKind, Error, TarOptions, TarSummary};
+use oci::layer::{self, Change, ChangeKind, Error, Marks, TarOptions, TarSummary};
 use rustix::fs::{AtFlags, FileType, Mode, Timespec, Timestamps, XattrFlags};
 use std::ffi::OsStr;
 use std::fs;
@@ -129,7 +129,7 @@ pub fn short(changes: &[Change]) -> Vec<String> {
 
 /// All changes at once.
 pub fn diff(upper: BorrowedFd<'_>, lower: Option<BorrowedFd<'_>>) -> Result<Vec<Change>, Error> {
-    layer::diff(upper, lower, &|_| false)?.collect()
+    layer::diff(upper, lower, Marks::User, &|_| false)?.collect()
 }
 
 pub fn write_tar(
