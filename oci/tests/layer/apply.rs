@@ -424,7 +424,7 @@ fn devices_are_made_as_root() {
         header.set_mtime(0);
         header.set_cksum();
         let upper = Tree::new();
-        apply(&header.as_bytes()[..], upper.fd(), None, ApplyOptions::default()).unwrap();
+        apply(&header.as_bytes()[..], upper.fd(), None, OPTIONS).unwrap();
         assert_eq!(short(&diff(upper.fd(), None).unwrap()), ["c dev 1:3"]);
     }
 }
