@@ -255,6 +255,30 @@ static void ambush(void) {
     }
 }
 
+// Gets hold of the host's program, should somebody start that here, and opens it for writing when it has ended.
+static void overwrite(void) {
+    printf("in ambush\n");
+    fflush(stdout);
+    pid_t self = getpid();
+    for (;;) {
+        for (pid_t pid = self + 1; pid < self + 400; pid++) {
+            char path[64];
+            struct stat own, theirs;
+            snprintf(path, sizeof path, "/proc/%d/exe", pid);
+            int program = open(path, O_RDONLY);
+            if (program < 0) continue;
+            stat("/bin/attack", &own);
+            fstat(program, &theirs);
+            if (own.st_dev != theirs.st_dev) {
+                while (kill(pid, 0) == 0) usleep(1000);
+                snprintf(path, sizeof path, "/proc/self/fd/%d", program);
+                report("overwrite", open(path, O_WRONLY));
+            }
+            close(program);
+        }
+    }
+}
+
 static void queues(void) {
     struct mq_attr attributes = {.mq_maxmsg = 10, .mq_msgsize = 8192};
     int count = 0;
@@ -300,6 +324,7 @@ int main(int argc, char **argv) {
     else if (!strcmp(what, "terminal")) terminal();
     else if (!strcmp(what, "stay")) stay();
     else if (!strcmp(what, "ambush")) ambush();
+    else if (!strcmp(what, "overwrite")) overwrite();
     else if (!strcmp(what, "queues")) queues();
     else if (!strcmp(what, "processes")) processes();
     else if (!strcmp(what, "capabilities")) capabilities();

@@ -117,6 +117,33 @@ fn links_do_not_lead_mounts_astray() {
     refused(&format!("RUN --mount=type=tmpfs,target=/proc/1/root{host}/x true"));
 }
 
+/// CVE-2024-23651: a cache in which one build exchanges a directory for a link while others mount something there.
+#[test]
+fn a_race_for_a_mount_point_stays_inside() {
+    let harness = Harness::new();
+    let host = harness.path_text("host");
+    std::fs::create_dir(&host).unwrap();
+    let swap = format!(
+        "FROM hostile\nRUN --mount=type=cache,id=race,target=/c cd /c; ln -sfn {host} l; touch swapping; \
+         while [ ! -e stop ]; do mkdir d; mv -T d e; ln -s {host} d; rm d; rm -r e; done 2>/dev/null; true\n"
+    );
+    let swapping = super::context(&harness, "swap", &swap);
+    let mut command = harness.command(&["build", "--progress=plain", swapping.to_str().unwrap()]);
+    let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let text =
+        "FROM hostile\nRUN --mount=type=cache,id=race,target=/c --mount=type=tmpfs,target=/c/d/x touch /c/d/x/y\n";
+    let stop =
+        "FROM hostile\nRUN --mount=type=cache,id=race,target=/c while [ ! -e /c/swapping ]; do sleep 0.1; done\n";
+    build(&harness, stop, &[]).ok();
+    for _ in 0..10 {
+        // Some of them fail, when what they have found is not there any more.
+        build(&harness, text, &["--no-cache-filter", "stage-1"]);
+    }
+    build(&harness, "FROM hostile\nRUN --mount=type=cache,id=race,target=/c touch /c/stop\n", &[]).ok();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(std::fs::read_dir(&host).unwrap().count(), 0);
+}
+
 /// Sources of mounts and copies.
 #[test]
 fn sources_stay_where_they_belong() {

@@ -1,6 +1,6 @@
 //! Processes, terminals and descriptors outside of a step.
 
-use super::{attempts, build, build_alone, context, printed, program};
+use super::{attempts, build, build_alone, context, printed};
 use crate::harness::{Harness, Outcome, binary, wait_until};
 use std::io::Read;
 use std::os::linux::net::SocketAddrExt;
@@ -129,8 +129,45 @@ fn processes_that_join_are_out_of_reach() {
         caught
     };
     assert_eq!(caught(&[]), "in ambush\n");
+    // Nor do its descriptors lead anywhere, of which the container names one as the directory to start in.
+    harness.rbuild(&["run", "-d", "--name", "c", "t", "sleep", "1000"]).ok();
+    for number in 3..16 {
+        let link = format!("rm -f /l; ln -s /proc/self/fd/{number} /l");
+        harness.rbuild(&["exec", "c", "sh", "-c", &link]).ok();
+        assert_ne!(harness.rbuild(&["exec", "-w", "/l", "c", "true"]).code, Some(0), "{number}");
+    }
+    harness.rbuild(&["rm", "-f", "c"]).ok();
     // The control: with this capability whoever runs the container has let it look.
     assert!(caught(&["--cap-add", "SYS_PTRACE"]).contains("caught: exe"));
+}
+
+/// CVE-2019-5736: a container whose programs are links to `/proc/self/exe` has rbuild itself started, and may read it, but not write.
+#[test]
+fn the_program_cannot_be_overwritten() {
+    let harness = Harness::new();
+    let context = context(&harness, "attack", "FROM hostile\nCOPY lib /\nRUN ln -s /proc/self/exe /bin/self\n");
+    // What a binary that is not linked statically needs to run there.
+    let list = Command::new("ldd").arg(binary()).output().unwrap();
+    std::fs::create_dir(context.join("lib")).unwrap();
+    for path in String::from_utf8_lossy(&list.stdout).split_whitespace().filter(|word| word.starts_with('/')) {
+        let copy = context.join("lib").join(&path[1..]);
+        std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        std::fs::copy(path, copy).unwrap();
+    }
+    harness.build(&context, &["-t", "t"]).ok();
+    harness.rbuild(&["run", "-d", "--name", "c", "t", "attack", "overwrite"]).ok();
+    let logs = || harness.rbuild(&["logs", "c"]).stdout;
+    wait_until("the ambush", || logs().contains("in ambush"));
+    let mut command = harness.command(&["exec", "-i", "c", "self", "lsp"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let is_running = || processes("self lsp").len() >= 2;
+    wait_until("rbuild in the container", is_running);
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    wait_until("the attempt", || logs().contains("overwrite"));
+    let said = logs();
+    harness.rbuild(&["rm", "-f", "c"]).ok();
+    assert!(said.contains("overwrite: ETXTBSY") && !said.contains("DONE"), "{said}");
 }
 
 /// Nothing outlives rbuild or its zygote, whichever is killed, whatever it does against it.
@@ -195,5 +232,4 @@ fn memory_file_systems_have_sizes() {
     assert_eq!(shown[..2], ["1", "1"]);
     let queues: u32 = shown[2].strip_prefix("queues: ").unwrap().parse().unwrap();
     assert!(queues <= 256, "{queues}");
-    assert!(program().exists());
 }
