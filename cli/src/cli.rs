@@ -27,6 +27,8 @@ pub struct Cli {
 pub enum Command {
     /// Build an image from a Dockerfile (the default command)
     Build(Box<build::BuildArgs>),
+    /// Build, and open a shell where a step fails: build --debug-on-failure
+    Debug(Box<build::BuildArgs>),
     /// Find what is wrong with a Dockerfile, without building it
     ///
     /// The exit code is 1 where a build would fail: with errors, and with warnings if `# check=error=true` or the build
@@ -88,7 +90,8 @@ pub enum Command {
     Version(version::VersionArgs),
 }
 
-const COMMANDS: [&str; 29] = [
+const COMMANDS: [&str; 30] = [
+    "debug",
     "fmt",
     "lsp",
     "build",
@@ -126,6 +129,10 @@ pub fn with_default_command(args: impl Iterator<Item = OsString>) -> Vec<OsStrin
     let args: Vec<OsString> = args.collect();
     let mut at = 1;
     while let Some(arg) = args.get(at).and_then(|arg| arg.to_str()) {
+        if arg == "debug" && args.get(at + 1).is_some_and(|next| next == "build") {
+            // As docker buildx has it.
+            return [&args[..=at], &args[at + 2..]].concat();
+        }
         if COMMANDS.contains(&arg) || matches!(arg, "-h" | "--help" | "-V" | "--version") {
             return args;
         }
@@ -168,6 +175,8 @@ mod tests {
         assert_eq!(with(&["rbuild", "./images"]), "rbuild build ./images");
         assert_eq!(with(&["rbuild", "--root=/x", "images"]), "rbuild --root=/x images");
         assert_eq!(with(&["rbuild", "--help"]), "rbuild --help");
+        assert_eq!(with(&["rbuild", "debug", "build", "-t", "a", "."]), "rbuild debug -t a .");
+        assert_eq!(with(&["rbuild", "debug", "./build"]), "rbuild debug ./build");
     }
 
     #[test]
@@ -178,5 +187,29 @@ mod tests {
         .unwrap();
         let Command::Build(build) = cli.command else { panic!("not a build") };
         assert_eq!((build.tags, build.target.as_deref()), (vec!["a".to_owned()], Some("x")));
+    }
+    #[test]
+    fn a_shell_s_stage_is_no_context() {
+        let build = |args: &[&str]| {
+            let args = with_default_command(["rbuild"].iter().chain(args).map(OsString::from));
+            let Command::Build(build) = Cli::try_parse_from(args).map_err(|error| error.to_string())?.command else {
+                return Err("not a build".into());
+            };
+            let text = |error: crate::error::CliError| error.to_string();
+            Ok::<_, String>((
+                build.context().map_err(text)?.to_str().unwrap().to_owned(),
+                build.target().map_err(text)?.map(str::to_owned),
+            ))
+        };
+        let of = |context: &str, stage: Option<&str>| Ok((context.to_owned(), stage.map(str::to_owned)));
+        assert_eq!(build(&["--shell", "dev", "."]), of(".", Some("dev")));
+        assert_eq!(build(&[".", "--shell=dev"]), of(".", Some("dev")));
+        assert_eq!(build(&["--shell", "."]), of(".", None));
+        assert_eq!(build(&[".", "--shell"]), of(".", None));
+        assert_eq!(build(&["--shell", "--target=dev", "."]), of(".", Some("dev")));
+        assert!(build(&["--shell=a", "--target=b", "."]).unwrap_err().contains("different stages"));
+        assert!(build(&["--shell"]).unwrap_err().contains("context"));
+        assert!(build(&["-t", "x"]).unwrap_err().contains("required"));
+        assert!(build(&["--shell=a", "--push", "."]).is_err());
     }
 }

@@ -43,6 +43,14 @@ impl CliError {
         }
     }
 
+    /// With something to add, where there is room for it.
+    pub fn with_note(mut self, note: String) -> CliError {
+        if let CliError::Dockerfile(fault) | CliError::Build(fault) = &mut self {
+            fault.notes.push(note);
+        }
+        self
+    }
+
     pub fn message(&self) -> &str {
         match self {
             CliError::Usage(message) | CliError::Failed(message) => message,

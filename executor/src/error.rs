@@ -1,3 +1,4 @@
+use crate::debug::{NO_SHELL, Session};
 use crate::users::UserError;
 use oci::DiffId;
 use std::io;
@@ -20,6 +21,11 @@ pub enum Error {
     /// Its program cannot run on this machine.
     #[error("process \"{command}\" did not complete successfully: exec format error: {program}: {reason}")]
     WrongFormat { command: String, program: String, reason: String },
+    /// A step that failed with [`source`](Error::Kept::source), and is kept for a look at it.
+    #[error("{source}")]
+    Kept { source: Box<Error>, session: Box<Session> },
+    #[error("there is no shell in this file system: {tried} cannot be started. {advice}", tried = .0.join(", "), advice = NO_SHELL)]
+    NoShell(Vec<String>),
     #[error(transparent)]
     Unrunnable(#[from] crate::emulation::Unrunnable),
     #[error("process \"{command}\" did not complete successfully: {source}")]

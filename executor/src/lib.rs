@@ -3,11 +3,12 @@
 //! [`worker::LocalWorker`] is the solver's worker. Its values are stacks of [layers](value::Stack) of a store, and directories of the client. A
 //! RUN step goes through [`exec`] and the [`sandbox`]; COPY, ADD and WORKDIR through [`mod@file`] and [`fileop`]; base images come by way of
 //! [`source::image`]; what a step wrote becomes a layer in [`snapshot`]. When all is done, [`export`] makes an image of the result. Programs that
-//! run in images are [`container`]s.
+//! run in images are [`container`]s; [`debug`] opens shells in steps that failed.
 
 pub mod cdi;
 pub mod container;
 mod copies;
+pub mod debug;
 pub mod emulation;
 pub mod error;
 mod exec;

@@ -94,6 +94,23 @@ pub fn overlay(
         .map_err(|errno| failed(Some(&context), errno))
 }
 
+/// A file system in memory, as steps have them. `size` in bytes, 0 for the kernel's default.
+pub fn tmpfs(size: u64) -> Result<OwnedFd> {
+    let failed = |errno: Errno| MountError::Mount {
+        what: "a file system in memory".into(),
+        source: errno.into(),
+        detail: String::new(),
+    };
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed)?;
+    fsconfig_set_string(&context, "source", "tmpfs").map_err(failed)?;
+    fsconfig_set_string(&context, "mode", "1777").map_err(failed)?;
+    if size != 0 {
+        fsconfig_set_string(&context, "size", size.to_string()).map_err(failed)?;
+    }
+    fsconfig_create(&context).map_err(failed)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NOSUID).map_err(failed)
+}
+
 /// What the kernel says of a failed mount: the lines that the context's descriptor gives.
 fn kernel_message(context: &OwnedFd) -> String {
     let mut message = String::new();

@@ -129,6 +129,11 @@ impl Snapshots {
         if draft.below.layers().is_empty() {
             return Ok(());
         }
+        self.remount(draft)
+    }
+
+    /// Mounts the draft's view once more: a mount ends with the sandbox that it was moved into. That must have ended.
+    pub fn remount(&self, draft: &mut Draft) -> Result<()> {
         // The old mount must be gone first, and a work directory is used once.
         draft.root = mount::open_directory(draft.attempt.upper())?;
         let work = draft.attempt.work();

@@ -1,7 +1,8 @@
 //! The solver's [`Worker`] on this machine.
 
 use crate::copies::{Ahead, Copies};
-use crate::error::{Error, Result, cancellable};
+use crate::debug::Session;
+use crate::error::{Error, Result, blocking, cancellable};
 use crate::fileop::statcache::StatCache;
 use crate::fileop::{self, SourceTree};
 use crate::network::{BuildNetwork, DefaultNetwork};
@@ -15,8 +16,9 @@ use crate::ssh::Agents;
 use crate::value::{Stack, Value};
 use cache::Store;
 use solver::entitlements::Devices;
+use solver::event::EventSink;
 use solver::key::ContentId;
-use solver::op::{Op, Selection, Source};
+use solver::op::{Exec, Op, Selection, Source};
 use solver::schedule::{InputTask, OpTask, Worker, selections_id};
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -40,6 +42,8 @@ pub struct WorkerOptions {
     pub timeout: Option<Duration>,
     pub secrets: Secrets,
     pub agents: Agents,
+    /// A step that fails is kept for a look at it: its error is [`Error::Kept`].
+    pub keep_failed: bool,
 }
 
 /// Runs ops with sandboxes and a store of this machine. Cheap to clone.
@@ -85,6 +89,15 @@ impl LocalWorker {
                 tracing::debug!(%error, "file digests are not kept");
             }
         }
+    }
+
+    /// A shell's session in `stack`, as `exec` would run there. It may mount nothing.
+    pub async fn session(&self, stack: &Arc<Stack>, exec: &Exec, events: &EventSink) -> Result<Session> {
+        self.images.unpack_quietly(&self.snapshots, stack).await?;
+        let (this, stack, step) = (self.clone(), stack.clone(), exec.clone());
+        let prepared = blocking(move || this.prepare(&step, &[], &[], &stack, &|_| {})).await?;
+        let network = self.network(exec.network, "", events).await;
+        Ok(Session::new(self.clone(), prepared, network))
     }
 
     /// Sees to it that all layers of an input exist as directories.

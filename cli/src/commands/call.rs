@@ -69,12 +69,12 @@ pub fn run(call: Call, args: &BuildArgs, root: Option<PathBuf>) -> Result<ExitCo
         return describe(call.format);
     }
     let definition = DefinitionArgs {
-        path: args.context.clone(),
+        path: args.context()?.to_owned(),
         file: args.file.clone(),
         build_args: args.build_args.clone(),
         platform: args.platform.clone(),
     };
-    let (definition, mut options) = definition.load(args.target.clone())?;
+    let (definition, mut options) = definition.load(args.target()?.map(str::to_owned))?;
     options.contexts = super::build::context::names(&args.build_contexts)?;
     match call.method {
         Method::Targets => return targets::show(&definition, call.format),

@@ -33,6 +33,7 @@ pub mod wait;
 use crate::app::{App, open_store};
 use crate::cli::{Cli, Command};
 use crate::error::{CliError, Result};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Runs the command that the user gave. The sandbox is entered and the store is opened only for those that need it.
@@ -40,13 +41,10 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     let root = cli.root;
     let app = || App::open(root.clone());
     match cli.command {
-        Command::Build(args) => {
-            // What is wrong with the flags is said before anything is opened.
-            args.reject_unsupported()?;
-            match args.call()? {
-                Some(call) => call::run(call, &args, root).map_err(CliError::of_build),
-                None => build::run(*args, &app()?, cli.debug),
-            }
+        Command::Build(args) => build_or_call(*args, root, cli.debug),
+        Command::Debug(mut args) => {
+            args.debug_on_failure = true;
+            build_or_call(*args, root, cli.debug)
         }
         Command::Check(args) => check::run(&args, root),
         Command::Outline(args) => outline::run(&args, root),
@@ -75,6 +73,15 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Load(args) => load::run(&args, &app()?),
         Command::Save(args) => save::run(&args, &app()?),
         Command::Version(args) => version::run(&args),
+    }
+}
+
+fn build_or_call(args: build::BuildArgs, root: Option<PathBuf>, debug: bool) -> Result<ExitCode> {
+    // What is wrong with the flags is said before anything is opened.
+    args.reject_unsupported()?;
+    match args.call()? {
+        Some(call) => call::run(call, &args, root).map_err(CliError::of_build),
+        None => build::run(args, &App::open(root)?, debug),
     }
 }
 

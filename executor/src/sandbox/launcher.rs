@@ -387,6 +387,12 @@ impl Process {
         }
     }
 
+    /// Ends the process and all that it started. When this is over, they are gone.
+    pub async fn kill(&mut self) {
+        let _ = self.signal(libc::SIGKILL as u8);
+        let _ = self.wait().await;
+    }
+
     /// Waits for the end. Whatever the process started has ended by then, too. May be given up and called again.
     pub async fn wait(&mut self) -> Result<Exit, SandboxError> {
         while !self.has_ended {

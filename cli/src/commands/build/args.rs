@@ -4,14 +4,14 @@ use crate::commands::call::Call;
 use crate::error::{CliError, Result};
 use crate::limits::{self, LimitArgs};
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 #[derive(Args)]
 pub struct BuildArgs {
     /// The build context: a directory, a tar archive, a URL, a git repository (URL#REF:DIR), or `-` for standard input
-    #[arg(value_name = "PATH | URL | -")]
-    pub context: PathBuf,
+    #[arg(value_name = "PATH | URL | -", required_unless_present = "shell")]
+    context: Option<PathBuf>,
 
     /// Name of the image, with or without a tag
     #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
@@ -23,7 +23,7 @@ pub struct BuildArgs {
 
     /// The stage to build (default: the last one)
     #[arg(long, value_name = "STAGE")]
-    pub target: Option<String>,
+    target: Option<String>,
 
     /// Set a build argument; without a value it is taken from the environment
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
@@ -122,6 +122,19 @@ pub struct BuildArgs {
     #[arg(long, value_name = "DURATION", value_parser = limits::duration, help_heading = "Limits")]
     pub timeout: Option<Duration>,
 
+    /// When a RUN step fails, open a shell in its state: its files, mounts, variables, user and directory. Without a terminal the shell reads commands from
+    /// standard input
+    #[arg(long, help_heading = "Debugging")]
+    pub debug_on_failure: bool,
+
+    /// Build up to a stage (default: the target) and open a shell in it instead of making an image
+    #[arg(long, value_name = "STAGE", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["outputs", "push", "load", "iidfile", "metadata_file"], help_heading = "Debugging")]
+    shell: Option<String>,
+
+    /// The program to start as the shell (default: the stage's SHELL, sh, bash, or that of busybox)
+    #[arg(long, value_name = "PROGRAM", help_heading = "Debugging")]
+    pub debug_shell: Option<String>,
+
     /// Of each RUN step
     #[command(flatten)]
     pub limits: LimitArgs,
@@ -160,6 +173,31 @@ pub struct Compatibility {
 }
 
 impl BuildArgs {
+    /// What stands alone after `--shell` is the context rather than a stage.
+    pub fn context(&self) -> Result<&Path> {
+        match (&self.context, &self.shell) {
+            (Some(context), _) => Ok(context),
+            (None, Some(context)) if !context.is_empty() => Ok(Path::new(context)),
+            _ => Err(CliError::Usage("there is no build context: give a directory, such as `.`".into())),
+        }
+    }
+
+    /// The stage to build, unless it is the last one.
+    pub fn target(&self) -> Result<Option<&str>> {
+        let stage = self.shell.as_deref().filter(|stage| self.context.is_some() && !stage.is_empty());
+        match (stage, self.target.as_deref()) {
+            (Some(stage), Some(target)) if stage != target => {
+                Err(CliError::Usage(format!("--shell={stage} and --target={target} are different stages")))
+            }
+            (stage, target) => Ok(stage.or(target)),
+        }
+    }
+
+    /// Whether a shell is wanted in what was built.
+    pub fn wants_shell(&self) -> bool {
+        self.shell.is_some()
+    }
+
     /// What is asked for instead of a build.
     pub fn call(&self) -> Result<Option<Call>> {
         match self.call.as_deref().map(Call::parse).transpose()?.flatten() {

@@ -5,6 +5,7 @@ pub mod context;
 mod export;
 mod request;
 mod secret;
+mod shell;
 mod ssh;
 
 pub use args::BuildArgs;
@@ -26,13 +27,16 @@ use oci::{Platform, Reference};
 use parser::lint::Rule;
 use parser::{Diagnostic, LineIndex};
 use request::Request;
+use shell::Debugging;
 use solver::check;
 use solver::event::{Event, EventSink, SourceFile, VertexDigest, WarningEvent};
 use solver::lower::{self, ImageResolver, LowerOptions, Plans, ResolvedImage};
-use solver::schedule::{ScheduleOptions, solve};
+use solver::schedule::{ScheduleOptions, SolveError, solve};
 use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::OnceCell;
 
@@ -53,23 +57,39 @@ pub fn run(args: BuildArgs, app: &App, debug: bool) -> Result<ExitCode> {
         let build = build(&args, &request, app, &images, &events);
         tokio::select! {
             result = build => result,
-            code = interrupted => Ok(Err(code)),
+            code = interrupted => Ok(Outcome::Cancelled(code)),
         }
     });
     drop(events);
     drop(images);
     // What was cancelled ends here, so that the display sees it.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
-    display.finish();
-    app.store.empty_trash();
-    match result.map_err(CliError::of_build)? {
-        Ok(built) => {
+    let conclude = |runtime: Runtime, display: Display| {
+        runtime.shutdown_timeout(Duration::from_secs(5));
+        display.finish();
+        app.store.empty_trash();
+    };
+    match result {
+        Ok(Outcome::Debugging(debugging)) => {
+            display.finish();
+            // The agents and the network of the step are tasks of the runtime.
+            let code = runtime.block_on(debugging.run());
+            runtime.shutdown_timeout(Duration::from_secs(1));
+            app.store.empty_trash();
+            Ok(ExitCode::from(code?))
+        }
+        Ok(Outcome::Built(built)) => {
+            conclude(runtime, display);
             export::report(&args, built.as_ref())?;
             Ok(ExitCode::SUCCESS)
         }
-        Err(code) => {
+        Ok(Outcome::Cancelled(code)) => {
+            conclude(runtime, display);
             eprintln!("error: failed to solve: Canceled: context canceled");
             Ok(ExitCode::from(code))
+        }
+        Err(error) => {
+            conclude(runtime, display);
+            Err(error.of_build())
         }
     }
 }
@@ -94,16 +114,17 @@ fn interrupted() -> impl Future<Output = u8> {
     }
 }
 
-type Cancelled = u8;
+enum Outcome {
+    /// The image, if an output made one.
+    Built(Option<Built>),
+    /// With this exit code.
+    Cancelled(u8),
+    /// The rest is the user's.
+    Debugging(Debugging),
+}
 
-/// From the request to all outputs. Gives the image, if an output made one.
-async fn build(
-    args: &BuildArgs,
-    request: &Request,
-    app: &App,
-    images: &Images,
-    events: &EventSink,
-) -> Result<std::result::Result<Option<Built>, Cancelled>> {
+/// From the request to all outputs.
+async fn build(args: &BuildArgs, request: &Request, app: &App, images: &Images, events: &EventSink) -> Result<Outcome> {
     let secrets = &request.worker.secrets;
     let urls = Urls::new(app.snapshots.clone(), Downloader::new(USER_AGENT), secrets.clone());
     let repositories = Repositories::new(app.snapshots.clone(), request.git_keys.clone(), secrets.clone());
@@ -141,7 +162,10 @@ async fn build(
     let results: Vec<_> = targets.iter().map(|target| target.result).collect();
     let solved = solve(Arc::new(graph), &results, worker.clone(), index, options, events.clone()).await;
     worker.save_digests();
-    let values = solved.map_err(|error| definition.error(error.span, error.to_string()))?;
+    let values = match solved {
+        Ok(values) => values,
+        Err(error) => return failed(error, args, &definition),
+    };
     let mut parts = Vec::with_capacity(targets.len());
     for (value, target) in values.into_iter().zip(targets) {
         let Value::Files(stack) = value else {
@@ -149,12 +173,42 @@ async fn build(
         };
         parts.push(PlatformResult { platform: target.config.platform(), stack, target });
     }
+    if let ([part], true) = (parts.as_slice(), args.wants_shell()) {
+        let exec = shell::next_step(part, request);
+        let session = worker.session(&part.stack, &exec, events).await?;
+        let name = args.target()?.map_or_else(|| "that was built".to_owned(), |stage| format!("{stage:?}"));
+        return Ok(Outcome::Debugging(Debugging {
+            session: Box::new(session),
+            program: args.debug_shell.clone(),
+            name,
+            failure: None,
+        }));
+    }
     let mut built = None;
     let exporter = Exporter { app, images, parts: &parts, as_index: request.as_index, events };
     for output in &request.outputs {
         built = exporter.export(output).await?.or(built);
     }
-    Ok(Ok(built))
+    Ok(Outcome::Built(built))
+}
+
+/// What becomes of a build in which a step failed.
+fn failed(error: SolveError, args: &BuildArgs, definition: &Definition) -> Result<Outcome> {
+    let SolveError { span, name, source } = error;
+    let failure = definition.error(span, source.to_string()).of_build();
+    match source.downcast().map(|source| *source) {
+        Ok(executor::Error::Kept { session, .. }) => Ok(Outcome::Debugging(Debugging {
+            session,
+            program: args.debug_shell.clone(),
+            name,
+            failure: Some(failure),
+        })),
+        _ if args.debug_on_failure => Err(failure.with_note(
+            "there is no shell for this step: it ran no process. --shell=STAGE opens one in a stage that can be built"
+                .into(),
+        )),
+        _ => Err(failure),
+    }
 }
 
 /// What is wrong with the Dockerfile and does not stop the build.

@@ -40,7 +40,7 @@ pub struct Request {
 
 pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
     let build_args = definition::build_args(&args.build_args)?;
-    let context = MainContext::parse(&args.context, &build_args)?;
+    let context = MainContext::parse(args.context()?, &build_args)?;
     if context == MainContext::Stdin && args.file.as_deref() == Some(Path::new("-")) {
         return Err(CliError::Usage("standard input cannot be both the context and the Dockerfile".into()));
     }
@@ -57,6 +57,9 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
         false => definition::platforms(&args.platform)?,
         true => definition::platforms(app.config.build.platform.as_slice())?,
     };
+    if args.wants_shell() && platforms.len() > 1 {
+        return Err(CliError::Usage("--shell needs one platform: give --platform one of them".into()));
+    }
     let as_index = as_index(&build_args, platforms.len())?;
     let network = args.network.clone().or_else(|| app.config.build.network.clone());
     let network = match network.as_deref() {
@@ -99,9 +102,10 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
             timeout: args.timeout,
             secrets,
             agents,
+            keep_failed: args.debug_on_failure,
         },
         lower: LowerOptions {
-            target: args.target.clone(),
+            target: args.target()?.map(str::to_owned),
             build_args,
             labels: labels(&args.labels)?,
             names_platform: platforms.len() > 1,
@@ -160,6 +164,9 @@ fn git_keys(agents: &Agents, context: &MainContext, named: &[(String, NamedSpec)
 
 /// R5.4 to R5.7.
 fn outputs(args: &BuildArgs, tags: &[String], as_index: bool) -> Result<Vec<OutputSpec>> {
+    if args.wants_shell() {
+        return Ok(Vec::new());
+    }
     let format = ImageFormat { compression: None, docker_types: false };
     let mut outputs: Vec<OutputSpec> =
         args.outputs.iter().map(|text| OutputSpec::parse(text).map_err(CliError::Usage)).collect::<Result<_>>()?;
