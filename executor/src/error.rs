@@ -24,7 +24,7 @@ pub enum Error {
     /// A step that failed with [`source`](Error::Kept::source), and is kept for a look at it.
     #[error("{source}")]
     Kept { source: Box<Error>, session: Box<Session> },
-    #[error("there is no shell in this file system: {tried} cannot be started. {advice}", tried = .0.join(", "), advice = NO_SHELL)]
+    #[error("this file system has no shell that can be started (tried: {tried}). {advice}", tried = .0.join(", "), advice = NO_SHELL)]
     NoShell(Vec<String>),
     #[error(transparent)]
     Unrunnable(#[from] crate::emulation::Unrunnable),

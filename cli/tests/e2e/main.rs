@@ -9,6 +9,7 @@ mod build;
 mod check;
 mod containers;
 mod contexts;
+mod debug;
 mod errors;
 mod fmt;
 mod harness;

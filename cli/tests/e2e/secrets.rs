@@ -343,7 +343,7 @@ fn steps_with_secrets_leave_no_core_files() {
 }
 
 /// A context with OpenSSH's tools and their libraries, mounted as /tools by its steps, and a way to start each.
-fn with_ssh_tools(harness: &Harness, dockerfile: &str) -> PathBuf {
+pub fn with_ssh_tools(harness: &Harness, dockerfile: &str) -> PathBuf {
     let context = harness.context("ssh", dockerfile);
     let mut start = "#!/bin/sh\n".to_owned();
     for program in ["/usr/bin/ssh-add", "/usr/bin/ssh-keygen"] {

@@ -41,6 +41,8 @@ pub fn next_step(part: &PlatformResult, request: &Request) -> Exec {
 
 const INTERRUPTED: u8 = 130;
 const TERMINATED: u8 = 143;
+/// So many characters of a step's name are enough to know it again.
+const NAME: usize = 60;
 const NOBODY: &str = "standard input is no terminal, and there are no commands in it";
 
 /// A shell to be opened when the progress display has ended.
@@ -102,8 +104,11 @@ impl Debugging {
             user => user,
         };
         let what = if self.failure.is_some() { "the failed step" } else { "the stage" };
-        // Names of steps hold whatever the Dockerfile does.
-        let name: String = self.name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        // Names of steps hold whatever the Dockerfile does, and the whole of it has just been told.
+        let mut name: String = self.name.chars().take(NAME).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        if self.name.chars().nth(NAME).is_some() {
+            name.push('…');
+        }
         let directory = self.session.working_directory();
         let _ = writeln!(
             std::io::stderr().lock(),
