@@ -186,7 +186,7 @@ mod tests {
         ))
         .unwrap();
         let Command::Build(build) = cli.command else { panic!("not a build") };
-        assert_eq!((build.tags, build.target.as_deref()), (vec!["a".to_owned()], Some("x")));
+        assert_eq!((build.target().ok().flatten(), build.tags.as_slice()), (Some("x"), &["a".to_owned()][..]));
     }
     #[test]
     fn a_shell_s_stage_is_no_context() {

@@ -189,6 +189,9 @@ fn all_that_a_step_can_fail_of() {
     assert_eq!(missing.stdout, "in\n");
     let isolated = debug("FROM busybox\nRUN --network=none false\n", &[], "ls /sys/class/net; ulimit -n");
     assert!(isolated.stdout.starts_with("lo\n"), "{}", isolated.stdout);
+    let network = "FROM busybox\nRUN readlink /proc/self/ns/net > /network; false\n";
+    let same = debug(network, &[], "readlink /proc/self/ns/net | cmp - /network && echo the same");
+    assert_eq!(same.stdout, "the same\n", "the host's, or the one that the build's steps share");
     let limited = debug("FROM busybox\nRUN false\n", &["--ulimit", "nofile=77:77"], "ulimit -n");
     assert_eq!(limited.stdout, "77\n");
     // Nothing ran.

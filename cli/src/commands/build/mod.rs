@@ -79,7 +79,7 @@ pub fn run(args: BuildArgs, app: &App, debug: bool) -> Result<ExitCode> {
         }
         Ok(Outcome::Built(built)) => {
             conclude(runtime, display);
-            export::report(&args, built.as_ref())?;
+            export::report(&args, built.as_deref())?;
             Ok(ExitCode::SUCCESS)
         }
         Ok(Outcome::Cancelled(code)) => {
@@ -116,7 +116,7 @@ fn interrupted() -> impl Future<Output = u8> {
 
 enum Outcome {
     /// The image, if an output made one.
-    Built(Option<Built>),
+    Built(Option<Box<Built>>),
     /// With this exit code.
     Cancelled(u8),
     /// The rest is the user's.
@@ -189,7 +189,7 @@ async fn build(args: &BuildArgs, request: &Request, app: &App, images: &Images, 
     for output in &request.outputs {
         built = exporter.export(output).await?.or(built);
     }
-    Ok(Outcome::Built(built))
+    Ok(Outcome::Built(built.map(Box::new)))
 }
 
 /// What becomes of a build in which a step failed.
