@@ -1,6 +1,7 @@
 //! `--debug-on-failure` and `--shell`: shells in steps that failed, and in stages.
 
-use crate::harness::{Harness, Outcome, wait_until};
+use crate::harness::{Harness, Outcome, foreign_busybox, is_root, wait_until};
+use crate::platforms::FOREIGN;
 use crate::secrets::with_ssh_tools;
 use crate::servers::SshServer;
 use rustix::process::{Pid, Signal, kill_process};
@@ -298,4 +299,20 @@ fn a_target_can_be_run() {
     harness.build_text(STAGES, &["--target=first", "-t", "first"]).ok();
     let text = harness.output("first", &["sh", "-c", "id -un; pwd; echo $A; ls"]);
     assert_eq!(text, "daemon\n/w\nstage\nmine\n");
+}
+
+/// Where rbuild has handlers of its own; root's build has the machine's.
+#[test]
+fn the_shell_is_of_the_step_s_platform() {
+    if is_root() {
+        return;
+    }
+    let harness = Harness::empty();
+    let dockerfile =
+        "FROM scratch\nCOPY busybox /bin/sh\nCOPY busybox /bin/uname\nENV PATH=/bin\nRUN echo half > /half; exit 3\n";
+    let context = harness.context("foreign", dockerfile);
+    std::fs::copy(foreign_busybox(), context.join("busybox")).unwrap();
+    let args = ["debug", "--platform", FOREIGN.0, context.to_str().unwrap()];
+    let outcome = given(&harness, &args, &[], "uname -m; read line < /half; echo $line").fails(1);
+    assert_eq!(outcome.stdout, format!("{}\nhalf\n", FOREIGN.1), "{}", outcome.stderr);
 }

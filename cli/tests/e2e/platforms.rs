@@ -254,7 +254,7 @@ fn without_run_any_platform_can_be_built() {
 }
 
 /// The platform of [`foreign_busybox`], and what its `uname` says.
-const FOREIGN: (&str, &str) =
+pub const FOREIGN: (&str, &str) =
     if cfg!(target_arch = "aarch64") { ("linux/amd64", "x86_64") } else { ("linux/arm64", "aarch64") };
 
 /// rbuild in a user namespace whose root it is and whose handlers are those that `setup` registers, whatever the machine has. It takes rbuild's
