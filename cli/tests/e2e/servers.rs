@@ -107,8 +107,10 @@ impl GitServer {
     pub fn start() -> GitServer {
         let directory = tempfile::tempdir().unwrap();
         let port = free_port();
-        let process = Command::new("git")
-            .args(["daemon", "--export-all", "--reuseaddr", "--listen=127.0.0.1"])
+        // Not by way of `git`, which would start it as a process of its own, and leave it running.
+        let programs = PathBuf::from(crate::harness::tool("git", &["--exec-path"]).trim());
+        let process = Command::new(programs.join("git-daemon"))
+            .args(["--export-all", "--reuseaddr", "--listen=127.0.0.1"])
             .arg(format!("--port={port}"))
             .arg(format!("--base-path={}", directory.path().display()))
             .arg(directory.path())
