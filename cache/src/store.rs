@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::lock;
 use std::fs;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -74,12 +75,11 @@ impl Store {
 
     /// Deletes what was discarded. Deleting many files slows down other work on the same file system: call it at the end.
     pub fn empty_trash(&self) {
+        let Ok(trash) = fs::File::open(self.path("trash")) else { return };
         let Ok(entries) = fs::read_dir(self.path("trash")) else { return };
         for entry in entries.flatten() {
-            let path = entry.path();
-            if fs::remove_dir_all(&path).is_err() {
-                let _ = fs::remove_file(&path);
-            }
+            // Steps may have made it deeper than the standard library can delete.
+            let _ = oci::layer::remove(trash.as_fd(), entry.file_name().as_encoded_bytes());
         }
     }
 

@@ -37,6 +37,7 @@ pub use write::{TarOptions, TarSummary, write_tar};
 
 pub(crate) use header::{Header, TypeFlag, padding};
 pub(crate) use resolve::clean;
+pub use resolve::remove;
 pub(crate) use tar::{EntryKind, TarReader};
 
 use std::io;

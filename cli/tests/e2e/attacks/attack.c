@@ -279,6 +279,14 @@ static void overwrite(void) {
     }
 }
 
+// A tree deeper than a process can have descriptors.
+static void deep(const char *directory) {
+    chdir(directory);
+    int depth = 0;
+    while (depth < 1500 && mkdir("d", 0755) == 0 && chdir("d") == 0) depth++;
+    printf("deep: %d\n", depth);
+}
+
 static void queues(void) {
     struct mq_attr attributes = {.mq_maxmsg = 10, .mq_msgsize = 8192};
     int count = 0;
@@ -325,6 +333,7 @@ int main(int argc, char **argv) {
     else if (!strcmp(what, "stay")) stay();
     else if (!strcmp(what, "ambush")) ambush();
     else if (!strcmp(what, "overwrite")) overwrite();
+    else if (!strcmp(what, "deep")) deep(operand);
     else if (!strcmp(what, "queues")) queues();
     else if (!strcmp(what, "processes")) processes();
     else if (!strcmp(what, "capabilities")) capabilities();

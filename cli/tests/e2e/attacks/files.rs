@@ -224,6 +224,21 @@ fn a_secret_is_not_seen_by_another_step() {
     assert_eq!(shown.last().map(String::as_str), Some("0"), "{shown:?}");
 }
 
+/// What a failed step leaves is deleted, however deep.
+#[test]
+fn deep_trees_do_not_stay() {
+    let harness = Harness::new();
+    let context = super::context(&harness, "attack", "FROM hostile\nRUN attack deep /tmp; false\n");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -n 500; exec \"$@\"", "sh"]).arg(crate::harness::binary());
+    command.args(["build", "--progress=plain"]).arg(context).env("RBUILD_ROOT", harness.path("store"));
+    let outcome = Outcome::of(command.output().unwrap()).fails(1);
+    assert_eq!(attempts(&outcome)["deep"], "1500");
+    for directory in ["tmp", "trash"] {
+        assert_eq!(std::fs::read_dir(harness.path("store").join(directory)).unwrap().count(), 0, "{directory}");
+    }
+}
+
 #[test]
 fn the_store_is_its_users_alone() {
     use std::os::unix::fs::PermissionsExt;
