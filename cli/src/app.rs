@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::error::{CliError, Result};
 use cache::{Found, Store};
 use executor::network::DefaultNetwork;
-use executor::sandbox::{self, Launcher, Privileges};
+use executor::sandbox::{self, Launcher};
 use executor::snapshot::Snapshots;
 use executor::source::image::Images;
 use oci::registry::{Client, ClientConfig, Credentials};
@@ -32,12 +32,10 @@ impl App {
         let is_root = rustix::process::geteuid().is_root();
         let root = store_root(root, &config, is_root)?;
         // Before anything else: it needs a process with one thread.
-        let sandbox::Entered { launcher, privileges } = sandbox::enter()?;
+        let sandbox::Entered { launcher, privileges, notice } = sandbox::enter()?;
         raise_file_limit();
-        if privileges == Privileges::SingleId {
-            eprintln!(
-                "note: this user has no subordinate ids (/etc/subuid, /etc/subgid, newuidmap): all files belong to one user in RUN steps"
-            );
+        if let Some(notice) = notice {
+            eprintln!("note: {notice}");
         }
         let store = Store::open(&root)?;
         let snapshots = Snapshots::new(store.clone(), privileges);

@@ -8,7 +8,7 @@ use crate::emulation::{Unrunnable, why_not_started};
 use crate::error::{Error, Result, blocking};
 use crate::mount;
 use crate::output::Output;
-use crate::sandbox::{Container, Exit, ExtraHost, HostAddress, Network, Process, Security, Stdio};
+use crate::sandbox::{Container, Exit, ExtraHost, HostAddress, Network, Process, SHARES_PROC, Security, Stdio};
 use crate::secrets::{self, SecretValue};
 use crate::snapshot::Draft;
 use crate::stubs;
@@ -16,6 +16,7 @@ use crate::users::{self, Identity, UserError};
 use crate::value::{Stack, Value};
 use crate::worker::LocalWorker;
 use mounts::StepMounts;
+use solver::event::{Event, EventSink, WarningEvent};
 use solver::key::ContentId;
 use solver::op::{Exec, SecretEnv};
 use solver::schedule::OpTask;
@@ -50,6 +51,9 @@ impl LocalWorker {
         // Made while the command runs.
         let lower = tokio::spawn(lower);
         let ended = within(self.options.timeout, wait(&mut process, &output)).await.transpose()?;
+        if ended.as_ref().is_some_and(|exit| exit.shares_proc) {
+            self.tell_of_shared_proc(&task.vertex, task.events);
+        }
         let exit = match self.judge(ended, &prepared) {
             Ok(exit) => exit,
             Err(error) => {
@@ -95,6 +99,21 @@ impl LocalWorker {
             return Err(Error::Process { command, code });
         }
         Ok(exit)
+    }
+
+    /// Once in a build.
+    fn tell_of_shared_proc(&self, vertex: &str, events: &EventSink) {
+        self.told_of_shared_proc.call_once(|| {
+            events.send(Event::Warning(WarningEvent {
+                vertex: vertex.to_owned(),
+                level: 1,
+                short: SHARES_PROC.to_owned(),
+                detail: Vec::new(),
+                url: String::new(),
+                lines: None,
+                source: None,
+            }));
+        });
     }
 
     pub(crate) fn prepare(

@@ -19,6 +19,8 @@ const MAX_LAYERS: usize = 500;
 pub enum MountError {
     #[error("cannot mount {what}: {source}{detail}")]
     Mount { what: String, source: io::Error, detail: String },
+    #[error("cannot mount the files of a step, which needs an overlay: {source}{detail}: {advice}")]
+    Overlay { source: io::Error, detail: String, advice: &'static str },
     #[error("cannot open {}: {source}", path.display())]
     Open { path: PathBuf, source: io::Error },
     #[error("an image of {0} layers cannot be mounted: the kernel takes at most {MAX_LAYERS}")]
@@ -61,7 +63,21 @@ pub fn overlay(
         source: errno.into(),
         detail: context.map(kernel_message).unwrap_or_default(),
     };
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| failed(None, errno))?;
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| match errno {
+        Errno::NODEV => MountError::Overlay {
+            source: errno.into(),
+            detail: String::new(),
+            advice: "the kernel has none: `sudo modprobe overlay` loads it",
+        },
+        errno => failed(None, errno),
+    })?;
+    let unsuitable = |errno: Errno| match upper {
+        Some((upper, _)) => {
+            let (detail, advice) = (kernel_message(&context), advice(upper, errno));
+            MountError::Overlay { source: errno.into(), detail, advice }
+        }
+        None => failed(Some(&context), errno),
+    };
     let set = |key: &str, value: &Path| {
         fsconfig_set_string(&context, key, value).map_err(|errno| failed(Some(&context), errno))
     };
@@ -81,14 +97,14 @@ pub fn overlay(
         set("metacopy", Path::new("off"))?;
     }
     if let Some((upper, work)) = upper {
-        set("upperdir", upper)?;
-        set("workdir", work)?;
+        fsconfig_set_string(&context, "upperdir", upper).map_err(unsuitable)?;
+        fsconfig_set_string(&context, "workdir", work).map_err(unsuitable)?;
         fsconfig_set_flag(&context, "volatile").map_err(|errno| failed(Some(&context), errno))?;
     }
     if privileges != Privileges::Root {
         fsconfig_set_flag(&context, "userxattr").map_err(|errno| failed(Some(&context), errno))?;
     }
-    fsconfig_create(&context).map_err(|errno| failed(Some(&context), errno))?;
+    fsconfig_create(&context).map_err(unsuitable)?;
     // rbuild itself reads files there whose kinds a hostile image chooses: opening some devices does things to the machine.
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
         .map_err(|errno| failed(Some(&context), errno))
@@ -109,6 +125,26 @@ pub fn tmpfs(size: u64) -> Result<OwnedFd> {
     }
     fsconfig_create(&context).map_err(failed)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NOSUID).map_err(failed)
+}
+
+/// OVERLAYFS_SUPER_MAGIC of `linux/magic.h`.
+const OVERLAY: rustix::fs::FsWord = 0x794c_7630;
+
+/// What helps where a directory of the store does not serve as an overlay's upper one.
+fn advice(upper: &Path, errno: Errno) -> &'static str {
+    match rustix::fs::statfs(upper).map(|file_system| file_system.f_type) {
+        Ok(OVERLAY) => {
+            "the store lies in the files of a container, which are an overlay themselves: keep it in a volume (Docker: -v rbuild:/store, \
+             Kubernetes: an emptyDir) and name that by RBUILD_ROOT or --root"
+        }
+        _ if errno == Errno::PERM || errno == Errno::ACCESS => {
+            "a security module may forbid it: start the container with --security-opt apparmor=unconfined"
+        }
+        _ => {
+            "the store's file system does not serve for that, or the kernel is too old: name a directory of ext4, xfs or btrfs by RBUILD_ROOT or \
+             --root; Linux 6.7 or newer is needed"
+        }
+    }
 }
 
 /// What the kernel says of a failed mount: the lines that the context's descriptor gives.

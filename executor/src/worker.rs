@@ -22,7 +22,7 @@ use solver::op::{Exec, Op, Selection, Source};
 use solver::schedule::{InputTask, OpTask, Worker, selections_id};
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 /// What a build's steps see that is no part of their keys.
@@ -53,6 +53,7 @@ pub struct LocalWorker {
     pub(crate) launcher: Launcher,
     pub(crate) options: Arc<WorkerOptions>,
     pub(crate) network: BuildNetwork,
+    pub(crate) told_of_shared_proc: Arc<Once>,
     images: Images,
     urls: Urls,
     repositories: Repositories,
@@ -74,7 +75,19 @@ impl LocalWorker {
         let Sources { images, urls, repositories, contexts } = sources;
         let (contexts, network, options) = (Arc::new(contexts), BuildNetwork::new(options.network), Arc::new(options));
         let ahead = Ahead::default();
-        LocalWorker { snapshots, launcher, options, network, images, urls, repositories, contexts, ahead }
+        let told_of_shared_proc = Arc::new(Once::new());
+        LocalWorker {
+            snapshots,
+            launcher,
+            options,
+            network,
+            told_of_shared_proc,
+            images,
+            urls,
+            repositories,
+            contexts,
+            ahead,
+        }
     }
 
     pub(crate) fn store(&self) -> &Store {

@@ -7,8 +7,8 @@ use super::{Container, ContainerError, Result, short};
 use crate::emulation::{Unrunnable, why_not_started};
 use crate::mount;
 use crate::sandbox::{
-    self, Channel, ContainerMount, Dns, Exit, Joining, Launcher, MountSource, Network, Process, SandboxError,
-    StartError, Stdio,
+    self, Channel, ContainerMount, Dns, Exit, Joining, Launcher, MountSource, Network, Process, SHARES_PROC,
+    SandboxError, StartError, Stdio,
 };
 use crate::snapshot::Snapshots;
 use crate::stubs;
@@ -158,6 +158,10 @@ impl Supervisor {
         }
         match self.process.started().await? {
             Ok(stubs) => {
+                if self.process.shares_proc() {
+                    let notices: Vec<_> = self.notice.take().into_iter().chain([SHARES_PROC.to_owned()]).collect();
+                    self.notice = Some(notices.join("; "));
+                }
                 if !stubs.is_empty() {
                     self.own.state.stubs = stubs;
                     self.own.write_state()?;
@@ -171,7 +175,13 @@ impl Supervisor {
     /// Why the command could not be started, if that is because of its platform.
     pub fn explain(&self, error: StartError) -> Option<String> {
         let record = &self.own.record;
-        let exit = Exit { code: FAILED, out_of_memory: false, start_error: Some(error), stubs: Vec::new() };
+        let exit = Exit {
+            code: FAILED,
+            out_of_memory: false,
+            start_error: Some(error),
+            stubs: Vec::new(),
+            shares_proc: false,
+        };
         let reason = why_not_started(&exit, &record.platform, self.unrunnable.as_ref())?;
         Some(format!("{}: exec format error: {reason}", record.image))
     }

@@ -50,6 +50,8 @@ const CGROUP_DIRECTORY: &str = "/sys/fs/cgroup";
 pub(super) struct Bench {
     directory: OwnedFd,
     pub proc: OwnedFd,
+    /// It is the one outside.
+    pub shares_proc: bool,
     pub dev: OwnedFd,
     /// For a sandbox with the host's network.
     pub sys: OwnedFd,
@@ -63,7 +65,7 @@ impl Bench {
     pub fn new(privileges: Privileges, is_insecure: bool, group: Option<&Group>) -> Result<Bench> {
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
             .map_err(failed("making mounts private"))?;
-        let proc = new_mount("proc", &[], SAFE)?;
+        let (proc, shares_proc) = proc(privileges)?;
         let directory = new_mount("tmpfs", &[("mode", "755"), ("size", "64k")], SAFE)?;
         for name in DIRECTORIES {
             rustix::fs::mkdirat(&directory, name, Mode::from_raw_mode(0o755))
@@ -77,11 +79,11 @@ impl Bench {
         let dev = new_mount("tmpfs", &[("mode", "755"), ("size", &size)], attributes)?;
         let sys = sysfs(is_insecure).or_else(|failure| match privileges {
             Privileges::Root => Err(failure),
-            // Only who owns the network namespace may mount a new one.
+            // Only who owns the network namespace may mount a new one, and in a container that covers parts of its own nobody may.
             _ => host_sys(is_insecure),
         })?;
         let cgroup = control_groups(&directory, group, is_insecure)?;
-        let bench = Bench { directory, proc, dev, sys, cgroup };
+        let bench = Bench { directory, proc, shares_proc, dev, sys, cgroup };
         bench.attach(&bench.proc, "proc")?;
         bench.attach(&bench.dev, "dev")?;
         bench.attach(&bench.sys, "sys")?;
@@ -135,6 +137,22 @@ fn control_groups(bench: &OwnedFd, group: Option<&Group>, is_insecure: bool) -> 
     }
     set_attributes(&directory, attributes, false).map_err(step())?;
     Ok(Some(directory))
+}
+
+/// A file system for /proc, and whether it is the one outside.
+///
+/// A new one shows the sandbox's processes alone. In a user namespace the kernel refuses it where parts of the outer one are covered, as in most containers:
+/// it would uncover them. Then the outer one takes its place, with what covers it (R1.12.11). The sandbox keeps a pid namespace of its own, so that it sees
+/// the container's processes but can signal none, and its orphans end with it. What has more capabilities than it, as rbuild, is closed to it.
+fn proc(privileges: Privileges) -> Result<(OwnedFd, bool)> {
+    match new_mount("proc", &[], SAFE) {
+        Err(_) if privileges != Privileges::Root => {
+            let outer = clone_of(rustix::fs::CWD, "/proc", true)?;
+            set_attributes(&outer, SAFE, true).map_err(failed("protecting /proc"))?;
+            Ok((outer, true))
+        }
+        new => Ok((new?, false)),
+    }
 }
 
 /// A file system for /sys that shows the caller's network.

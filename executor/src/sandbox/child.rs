@@ -85,6 +85,9 @@ fn prepare_and_exec(
     let stubs = rootfs::build(request, &root, bench, &mut descriptors, privileges)?;
     let secrets = secret_env(request, descriptors.next())?;
     send_reply(channel.as_fd(), &Reply::Stubs(stubs), &[]);
+    if bench.shares_proc {
+        send_reply(channel.as_fd(), &Reply::SharesProc, &[]);
+    }
     let terminal = request.terminal.map(|(rows, columns)| open_terminal(rows, columns, channel)).transpose()?;
     rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
     working_directory::make(&request.cwd, &request.user)?;

@@ -141,6 +141,11 @@ impl Channel {
     }
 }
 
+/// What a sandbox without a `/proc` of its own means, and how to have one.
+pub const SHARES_PROC: &str = "the kernel gives no new /proc, since that of the container in which rbuild runs is covered in part: steps see the \
+     container's processes there, though they can signal none, and trace none but other steps. Uncovered (Docker: --security-opt systempaths=unconfined, Podman: \
+     --security-opt unmask=ALL, Kubernetes: procMount: Unmasked in the securityContext), they see their own alone";
+
 /// How a process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exit {
@@ -152,6 +157,8 @@ pub struct Exit {
     pub start_error: Option<StartError>,
     /// Mount points that had to be made in the root, to be removed by [`crate::stubs`].
     pub stubs: Vec<String>,
+    /// It saw the `/proc` of what rbuild runs in; see [`SHARES_PROC`].
+    pub shares_proc: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,7 +283,7 @@ impl Process {
             stderr: None,
             starting: None,
             terminal: None,
-            exit: Exit { code: 255, out_of_memory: false, start_error: None, stubs: Vec::new() },
+            exit: Exit { code: 255, out_of_memory: false, start_error: None, stubs: Vec::new(), shares_proc: false },
             failure: None,
             has_ended: false,
         })
@@ -320,6 +327,7 @@ impl Process {
             Reply::Network => {}
             Reply::Terminal => self.terminal = descriptors.into_iter().next(),
             Reply::Stubs(stubs) => self.exit.stubs = stubs,
+            Reply::SharesProc => self.exit.shares_proc = true,
             Reply::NotFound => self.exit.start_error = Some(StartError::NotFound),
             Reply::WrongFormat(header) => {
                 self.exit.start_error = Some(StartError::WrongFormat(Architecture::of_program(&header)));
@@ -376,6 +384,11 @@ impl Process {
             (None, Some(error)) => Ok(Err(error)),
             (None, None) => Ok(Ok(self.exit.stubs.clone())),
         }
+    }
+
+    /// Whether it sees the `/proc` of what rbuild runs in. Known once it has [started](Process::started).
+    pub fn shares_proc(&self) -> bool {
+        self.exit.shares_proc
     }
 
     /// Sends a signal to the process.

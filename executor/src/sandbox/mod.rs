@@ -8,7 +8,7 @@
 //! A sandbox is a process in new pid, mount, ipc and uts namespaces whose root is a [detached mount](crate::mount) that it is handed. The
 //! command is process 1 of its namespace: when it ends, the kernel ends everything that it left behind.
 //!
-//! - [`entry`]: the user namespace
+//! - [`entry`], [`subordinate`], [`refusal`]: the user namespace, the ids in it, and why there may be none
 //! - [`launcher`], [`protocol`], [`zygote`]: the program's side, the messages, the zygote's side
 //! - [`network`], [`pasta`], [`name_service`]: isolated networks; the files by which names are found
 //! - [`spare`]: a sandbox in waiting
@@ -33,9 +33,11 @@ mod name_service;
 mod network;
 mod pasta;
 mod protocol;
+mod refusal;
 mod rootfs;
 mod seccomp;
 mod spare;
+mod subordinate;
 mod syscalls;
 mod working_directory;
 mod zygote;
@@ -43,7 +45,7 @@ mod zygote;
 pub use capabilities::{Capabilities, UnknownCapability};
 pub use entry::{Entered, enter};
 pub use launcher::{
-    Channel, Container, ContainerMount, Exit, Joining, Launcher, MountSource, Process, StartError, Stdio,
+    Channel, Container, ContainerMount, Exit, Joining, Launcher, MountSource, Process, SHARES_PROC, StartError, Stdio,
 };
 pub use limits::{Limits, Resources, Rlimit, RlimitName};
 pub use name_service::{Dns, ExtraHost, HostAddress};
@@ -97,13 +99,11 @@ pub enum SandboxError {
     #[error("cannot {action}: {source}")]
     System { action: &'static str, source: io::Error },
     #[error(
-        "cannot create a user namespace: {0}. rbuild without root needs them: allow them with `sysctl \
-         kernel.unprivileged_userns_clone=1`, `sysctl user.max_user_namespaces=15000` or, on Ubuntu, `sysctl \
-         kernel.apparmor_restrict_unprivileged_userns=0`, or run rbuild as root"
+        "cannot use a user namespace: {source}. Without root rbuild needs one: {advice}. Or run rbuild as root of the machine"
     )]
-    NoUserNamespace(io::Error),
-    #[error("{program} failed ({output}): check that /etc/subuid and /etc/subgid give this user a range of ids")]
-    IdMapping { program: &'static str, output: String },
+    NoUserNamespace { source: io::Error, advice: String },
+    #[error("{0}: check that /etc/subuid and /etc/subgid both give this user a range of ids")]
+    IdMapping(String),
     #[error("cannot start the step: {step}: {reason}")]
     Setup { step: String, reason: String },
     #[error("cannot connect the network: {step}: {reason}")]

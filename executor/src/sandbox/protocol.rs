@@ -126,6 +126,8 @@ pub(super) enum Reply {
     Network,
     /// Paths that had to be made in the root for mounts, in order of making.
     Stubs(Vec<String>),
+    /// The sandbox has the `/proc` of what rbuild runs in.
+    SharesProc,
     /// There is no process.
     Refused {
         step: String,

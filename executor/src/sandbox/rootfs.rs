@@ -83,14 +83,17 @@ impl Rootfs<'_> {
         if let Some(size) = request.limits.shm_size {
             self.attach(&bench::shm(size)?, "/dev/shm")?;
         }
-        if request.network == RequestNetwork::Host {
-            self.attach(&self.bench.sys, "/sys")?;
-        } else {
-            // It shows the interfaces of whoever mounts it.
-            let is_insecure = request.security == Security::Insecure;
-            let sys = bench::sysfs(is_insecure)?;
-            self.attach(&sys, "/sys")?;
-            bench::hide_in_sys(sys.as_fd(), is_insecure)?;
+        // It shows the interfaces of whoever mounts it.
+        let is_insecure = request.security == Security::Insecure;
+        let own_sys = (request.network != RequestNetwork::Host).then(|| bench::sysfs(is_insecure));
+        match own_sys {
+            Some(Err(failure)) if self.privileges == Privileges::Root => return Err(failure),
+            Some(Ok(sys)) => {
+                self.attach(&sys, "/sys")?;
+                bench::hide_in_sys(sys.as_fd(), is_insecure)?;
+            }
+            // In a container that covers parts of its own, there is no other.
+            Some(Err(_)) | None => self.attach(&self.bench.sys, "/sys")?,
         }
         match &self.bench.cgroup {
             Some(cgroup) if open_in(self.root.as_fd(), "/sys/fs/cgroup").is_ok() => {

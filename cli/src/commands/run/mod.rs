@@ -79,11 +79,15 @@ async fn in_foreground(app: &App, container: Container, lock: ContainerLock) -> 
     // Before the program starts: until then, a signal would end rbuild alone.
     let signals = Signals::listen()?;
     let mut supervisor = Supervisor::start(&app.snapshots, &app.launcher, container, lock, output, size()).await?;
-    if let Some(notice) = &supervisor.notice {
-        eprintln!("note: {notice}");
-    }
+    show_notice(&mut supervisor);
     let exit = watch(&mut supervisor, tty, signals).await;
     Ok(u8::try_from(supervisor.finish(exit)?).unwrap_or(255))
+}
+
+fn show_notice(supervisor: &mut Supervisor) {
+    if let Some(notice) = supervisor.notice.take() {
+        eprintln!("note: {notice}");
+    }
 }
 
 /// Waits for the end, passing signals on. The second one of a kind that the program does not heed ends it.
@@ -95,6 +99,7 @@ async fn watch(
     if let Some(reason) = supervisor.started().await?.and_then(|error| supervisor.explain(error)) {
         eprintln!("error: {reason}");
     }
+    show_notice(supervisor);
     let terminal = match supervisor.terminal.take() {
         Some(master) if tty => Terminal::connect(master, supervisor.log.clone()).ok(),
         _ => None,
