@@ -45,6 +45,17 @@ pub enum Error {
         path.display()
     )]
     NotAStore { path: PathBuf, found: String },
+    #[error(
+        "{} belongs to another user, who could change what is built from it: name a directory of your own, or one that is not there yet, with --root or \
+         RBUILD_ROOT",
+        path.display()
+    )]
+    NotOurs { path: PathBuf },
+    #[error(
+        "other users may write to the store {path}, and so change what is built from it: remove it, or, if nobody did, close it with `chmod 700 {path}`",
+        path = path.display()
+    )]
+    OthersMayWrite { path: PathBuf },
     #[error("the store needs a home: set HOME, or name a directory with --root or RBUILD_ROOT")]
     NoHome,
 }

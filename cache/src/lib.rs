@@ -28,6 +28,7 @@ mod image;
 mod layer;
 mod lock;
 mod mount;
+mod ownership;
 mod record;
 mod store;
 

@@ -2,7 +2,7 @@
 
 use crate::database::Database;
 use crate::error::{Error, Result};
-use crate::lock;
+use crate::{lock, ownership};
 use std::fs;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -40,9 +40,11 @@ impl Store {
         let is_new = !root.join("oci-layout").exists();
         if is_new {
             refuse_foreign(root)?;
+            ownership::claim(root)?;
             create(root)?;
         }
         let root = root.canonicalize().map_err(Error::io("open the store", root))?;
+        ownership::check(&root)?;
         let database = Database::open(&root.join("cache.db"))?;
         let store = Store { inner: Arc::new(Inner { root, database }) };
         store.clear_leavings()?;

@@ -135,7 +135,7 @@ fn advice(upper: &Path, errno: Errno) -> &'static str {
     match rustix::fs::statfs(upper).map(|file_system| file_system.f_type) {
         Ok(OVERLAY) => {
             "the store lies in the files of a container, which are an overlay themselves: keep it in a volume (Docker: -v rbuild:/store, \
-             Kubernetes: an emptyDir) and name that by RBUILD_ROOT or --root"
+             Kubernetes: an emptyDir) and name a directory in that by RBUILD_ROOT or --root"
         }
         _ if errno == Errno::PERM || errno == Errno::ACCESS => {
             "a security module may forbid it: start the container with --security-opt apparmor=unconfined"
