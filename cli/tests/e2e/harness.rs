@@ -94,7 +94,7 @@ pub fn foreign_busybox() -> PathBuf {
 }
 
 /// A tar of a root file system with busybox and its applets.
-fn busybox_tar() -> &'static Path {
+pub fn busybox_tar() -> &'static Path {
     static TAR: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
     let (_, path) = TAR.get_or_init(|| {
         let directory = tempfile::tempdir().unwrap();
@@ -154,6 +154,20 @@ impl Harness {
             .env_remove("DOCKER_DEFAULT_PLATFORM")
             .stdin(Stdio::null());
         command
+    }
+
+    /// Runs a shell script whose `$1` is rbuild, in the same environment.
+    pub fn script(&self, script: &str, args: &[&str]) -> Outcome {
+        let rbuild = self.command(&[]);
+        let mut command = Command::new("sh");
+        command.args(["-euc", script, "sh"]).arg(binary()).args(args).stdin(Stdio::null());
+        for (name, value) in rbuild.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Outcome::of(command.output().unwrap())
     }
 
     pub fn rbuild(&self, args: &[&str]) -> Outcome {

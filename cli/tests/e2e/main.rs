@@ -22,6 +22,7 @@ mod platforms;
 mod privileges;
 mod registry;
 mod remote;
+mod rootless;
 mod run;
 mod secrets;
 mod servers;
