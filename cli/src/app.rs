@@ -10,6 +10,7 @@ use executor::source::image::Images;
 use oci::registry::{Client, ClientConfig, Credentials};
 use oci::{Platform, Reference, RegistriesConf};
 use solver::lower::{ImageResolver, ResolvedImage};
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ impl App {
         let sandbox::Entered { launcher, privileges, notice } = sandbox::enter()?;
         raise_file_limit();
         if let Some(notice) = notice {
-            eprintln!("note: {notice}");
+            let _ = writeln!(std::io::stderr(), "note: {notice}");
         }
         let store = Store::open(&root)?;
         let snapshots = Snapshots::new(store.clone(), privileges);

@@ -1,6 +1,7 @@
 //! Files for the user: whole, or not there.
 
 use crate::error::{CliError, Result};
+use crate::interrupt::UntilInterrupted;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -18,7 +19,7 @@ pub fn to_file(path: &Path, write: impl FnOnce(&mut Writer) -> executor::error::
         return out.flush().map_err(failed);
     }
     let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
-    let mut out: Writer = BufWriter::with_capacity(256 * 1024, Box::new(file.as_file_mut()));
+    let mut out: Writer = BufWriter::with_capacity(256 * 1024, Box::new(UntilInterrupted(file.as_file_mut())));
     write(&mut out)?;
     out.flush().map_err(failed)?;
     drop(out);

@@ -9,6 +9,7 @@ mod config;
 mod definition;
 mod error;
 mod file;
+mod interrupt;
 mod limits;
 mod output;
 mod progress;

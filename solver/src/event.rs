@@ -110,7 +110,7 @@ impl EventSink {
     }
 }
 
-/// A running vertex of one's own. Report its end with [`Task::done`] or [`Task::failed`].
+/// A running vertex of one's own. Report its end with [`Task::done`] or [`Task::failed`]; dropped without that, it was cancelled.
 pub struct Task {
     sink: EventSink,
     vertex: VertexEvent,
@@ -152,9 +152,22 @@ impl Task {
     }
 
     fn end(mut self, error: Option<String>, cached: bool) {
-        self.vertex.completed = Some(SystemTime::now());
         self.vertex.error = error;
         self.vertex.cached = cached;
-        self.sink.send(Event::Vertex(self.vertex));
+        self.report_end();
+    }
+
+    fn report_end(&mut self) {
+        self.vertex.completed = Some(SystemTime::now());
+        self.sink.send(Event::Vertex(self.vertex.clone()));
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if self.vertex.completed.is_none() {
+            self.vertex.error = Some("context canceled".into());
+            self.report_end();
+        }
     }
 }

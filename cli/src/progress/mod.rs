@@ -73,5 +73,8 @@ fn quiet(mut events: UnboundedReceiver<Event>) {
     while let Some(event) = events.blocking_recv() {
         state.apply(event);
     }
+    if state.vertices.iter().any(state::Vertex::has_failed) {
+        let _ = state.write_cancelled(&mut std::io::stderr().lock());
+    }
     let _ = state.write_failures(&mut std::io::stderr().lock());
 }

@@ -3,6 +3,7 @@
 //! Vertices get a number when they are first shown. One is shown at a time; the others' lines wait until it ends, or until it has been silent.
 
 use super::state::{Change, State, seconds, size};
+use crate::interrupt;
 use solver::event::{Event, StatusEvent};
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -14,11 +15,11 @@ const SILENCE: Duration = Duration::from_secs(5);
 
 pub fn show(mut events: UnboundedReceiver<Event>, out: impl Write, expand_warnings: bool) {
     let mut plain = Plain::new(out);
-    // A closed standard error must not fail the build: the rest is read and dropped.
+    // Nothing more can be said: the rest is read and dropped.
     let mut is_open = true;
     while let Some(event) = events.blocking_recv() {
         if is_open {
-            is_open = plain.event(event).is_ok();
+            is_open = plain.event(event).inspect_err(interrupt::output_failed).is_ok();
         }
     }
     if is_open {

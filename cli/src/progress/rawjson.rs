@@ -1,5 +1,6 @@
 //! One JSON object a line, fields as BuildKit's clients print them (X5.19, R8.15).
 
+use crate::interrupt;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
@@ -14,7 +15,7 @@ pub fn show(mut events: UnboundedReceiver<Event>, mut out: impl Write) {
     let mut is_open = true;
     while let Some(event) = events.blocking_recv() {
         if is_open {
-            is_open = writeln!(out, "{}", to_json(&event)).is_ok();
+            is_open = writeln!(out, "{}", to_json(&event)).inspect_err(interrupt::output_failed).is_ok();
         }
     }
 }

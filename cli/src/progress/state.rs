@@ -141,11 +141,20 @@ impl State {
 
     /// The last lines of what failed, between rules (X5.29).
     pub fn write_failures(&mut self, out: &mut impl Write) -> io::Result<()> {
+        self.write_tails(out, "", Vertex::has_failed)
+    }
+
+    /// The same of what was cancelled because of that, for displays that do not keep what was said.
+    pub fn write_cancelled(&mut self, out: &mut impl Write) -> io::Result<()> {
+        self.write_tails(out, "CANCELED ", |vertex| vertex.is_cancelled() && !vertex.tail.is_empty())
+    }
+
+    fn write_tails(&mut self, out: &mut impl Write, state: &str, is_meant: impl Fn(&Vertex) -> bool) -> io::Result<()> {
         for position in 0..self.vertices.len() {
             self.take_partial(position);
         }
-        for vertex in self.vertices.iter().filter(|vertex| vertex.has_failed()) {
-            writeln!(out, "------\n > {}:", vertex.name)?;
+        for vertex in self.vertices.iter().filter(|vertex| is_meant(vertex)) {
+            writeln!(out, "------\n > {state}{}:", vertex.name)?;
             for (time, line) in &vertex.tail {
                 write!(out, "{} ", seconds(*time))?;
                 out.write_all(line)?;

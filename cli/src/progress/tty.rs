@@ -1,6 +1,7 @@
 //! Progress for a terminal: a window at its bottom, drawn anew a few times a second (R8.13).
 
 use super::state::{State, Vertex, size};
+use crate::interrupt;
 use rustix::termios::tcgetwinsize;
 use solver::event::Event;
 use std::io::{self, Write};
@@ -32,7 +33,7 @@ pub fn show(mut events: UnboundedReceiver<Event>, expand_warnings: bool) {
         if is_open {
             let (width, height) = window();
             let frame = frame(&state, started.elapsed(), ended, width, height);
-            is_open = draw(&frame, drawn).is_ok();
+            is_open = draw(&frame, drawn).inspect_err(interrupt::output_failed).is_ok();
             drawn = frame.len();
         }
         if ended {
@@ -42,6 +43,7 @@ pub fn show(mut events: UnboundedReceiver<Event>, expand_warnings: bool) {
     }
     if is_open {
         let mut last = Vec::new();
+        let _ = state.write_cancelled(&mut last);
         let _ = state.write_failures(&mut last);
         let _ = state.write_warnings(&mut last, expand_warnings);
         let lines: String = String::from_utf8_lossy(&last).lines().map(|line| coloured(line) + "\n").collect();

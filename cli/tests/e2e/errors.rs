@@ -148,60 +148,6 @@ fn a_full_disk() {
 }
 
 #[test]
-fn ctrl_c_ends_the_build_and_its_steps() {
-    let harness = Harness::new();
-    let context = harness.context("c", "FROM busybox\nRUN echo started; sleep 1000.25\n");
-    let mut child = harness
-        .command(&["build", "--progress=plain", context.to_str().unwrap()])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let stderr = child.stderr.take().unwrap();
-    let mut text = String::new();
-    for line in std::io::BufRead::lines(std::io::BufReader::new(stderr)) {
-        let line = line.unwrap();
-        // The step's output, not its name.
-        if line.ends_with(" started") {
-            let pid = rustix::process::Pid::from_child(&child);
-            rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-        }
-        text.push_str(&line);
-        text.push('\n');
-    }
-    assert_eq!(child.wait().unwrap().code(), Some(130), "{text}");
-    assert!(text.contains("CANCELED"), "{text}");
-    assert!(text.ends_with("error: failed to solve: Canceled: context canceled\n"), "{text}");
-    std::thread::sleep(Duration::from_millis(200));
-    let processes = std::process::Command::new("pgrep").args(["-f", "sleep 1000.25"]).output().unwrap();
-    assert!(processes.stdout.is_empty(), "the step's process is still there");
-    still_works(&harness);
-}
-
-#[test]
-fn kill_9_leaves_nothing_running_and_a_store_that_works() {
-    let harness = Harness::new();
-    let context = harness.context("c", "FROM busybox\nRUN echo started; sleep 1000.75\n");
-    let mut child = harness
-        .command(&["build", "--progress=plain", context.to_str().unwrap()])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let stderr = child.stderr.take().unwrap();
-    for line in std::io::BufRead::lines(std::io::BufReader::new(stderr)) {
-        if line.unwrap().ends_with(" started") {
-            child.kill().unwrap();
-            break;
-        }
-    }
-    child.wait().unwrap();
-    std::thread::sleep(Duration::from_millis(300));
-    let processes = std::process::Command::new("pgrep").args(["-f", "sleep 1000.75"]).output().unwrap();
-    assert!(processes.stdout.is_empty(), "the step's process is still there");
-    still_works(&harness);
-    assert_eq!(std::fs::read_dir(harness.path("store/tmp")).unwrap().count(), 0);
-}
-
-#[test]
 fn the_end_of_a_failed_step_is_shown_however_much_it_said() {
     let harness = Harness::new();
     let text = "FROM busybox\nRUN yes $(seq 100) | head -c 5000000; echo the $((1 + 1)) words; exit 3\n";

@@ -301,7 +301,8 @@ fn trees_are_the_same_as_those_of_root() {
         }
         let context = context.to_str().unwrap();
         let (mine, theirs) = (root.path(&name), user.harness.path("home").join(&name));
-        let output = |path: &Path| format!("--output=type=oci,tar=false,compression=uncompressed,dest={}", path.display());
+        let output =
+            |path: &Path| format!("--output=type=oci,tar=false,compression=uncompressed,dest={}", path.display());
         let args = ["build", "--progress=plain", "--network=host"];
         root.rbuild(&[&args[..], &[&output(&mine), context]].concat()).ok();
         user.rbuild(&[&args[..], &[&output(&theirs), context]].concat()).ok();

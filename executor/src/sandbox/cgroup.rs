@@ -62,6 +62,7 @@ impl Group {
             let directory = match made.iter().find(|(known, _)| *known == parent) {
                 Some((_, directory)) => directory.clone(),
                 None => {
+                    remove_dead(&parent);
                     let directory = create_directory(&parent, name, controller)?;
                     group.directories.push((directory.clone(), version));
                     made.push((parent.clone(), directory.clone()));
@@ -146,6 +147,24 @@ impl Drop for Group {
             }
         }
     }
+}
+
+/// Removes the groups of zygotes that were killed, `rbuild-PID-NUMBER`, if nothing is left in them.
+fn remove_dead(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix("rbuild-").and_then(|rest| rest.split_once('-')?.0.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !is_alive(pid)) {
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+/// A zombie is not: whoever ought to reap it may take its time.
+fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, fields)| fields.chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 fn read(path: &'static str) -> Result<String> {

@@ -271,9 +271,14 @@ fn shown(limit: Option<u64>) -> String {
 }
 
 pub(super) fn reset_signals() {
+    // The kernel's struct sigaction: handler, flags, restorer and mask. All zero is the default action.
+    let default = [0_u64; 4];
     for signal in 1..=64 {
-        // SAFETY: the default action needs no handler; numbers that cannot be set are refused.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // By the kernel's own call, since libc hides the two that it uses itself, which may have been inherited as ignored.
+        // SAFETY: the structure is at least as long as the kernel's, and no old one is asked for; numbers that cannot be set are refused.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, std::ptr::null_mut::<u64>(), 8_usize)
+        };
     }
     // SAFETY: the set is initialised by sigemptyset before it is read.
     unsafe {

@@ -13,6 +13,7 @@ pub use args::BuildArgs;
 use crate::app::{App, USER_AGENT};
 use crate::definition::Definition;
 use crate::error::{CliError, Result};
+use crate::interrupt;
 use crate::progress::Display;
 use context::{Loaded, Loader};
 use executor::index::StoreIndex;
@@ -33,11 +34,11 @@ use solver::event::{Event, EventSink, SourceFile, VertexDigest, WarningEvent};
 use solver::lower::{self, ImageResolver, LowerOptions, Plans, ResolvedImage};
 use solver::schedule::{ScheduleOptions, SolveError, solve};
 use std::collections::HashMap;
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::OnceCell;
 
 pub fn run(args: BuildArgs, app: &App, debug: bool) -> Result<ExitCode> {
@@ -51,25 +52,24 @@ pub fn run(args: BuildArgs, app: &App, debug: bool) -> Result<ExitCode> {
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
     let display = Display::start(request.mode, debug, receiver);
     let events = EventSink::new(sender);
+    interrupt::listen()?;
     let result = runtime.block_on(async {
-        // Before anything runs: until then, a signal would end the program where it stands.
-        let interrupted = interrupted();
-        let build = build(&args, &request, app, &images, &events);
         tokio::select! {
-            result = build => result,
-            code = interrupted => Ok(Outcome::Cancelled(code)),
+            result = build(&args, &request, app, &images, &events) => result,
+            code = interrupt::interrupted() => Ok(Outcome::Cancelled(code)),
         }
     });
     drop(events);
     drop(images);
     // What was cancelled ends here, so that the display sees it.
     let conclude = |runtime: Runtime, display: Display| {
-        runtime.shutdown_timeout(Duration::from_secs(5));
+        runtime.shutdown_timeout(interrupt::PATIENCE);
         display.finish();
         app.store.empty_trash();
     };
     match result {
         Ok(Outcome::Debugging(debugging)) => {
+            interrupt::hand_over();
             display.finish();
             // The agents and the network of the step are tasks of the runtime.
             let code = runtime.block_on(debugging.run());
@@ -84,34 +84,20 @@ pub fn run(args: BuildArgs, app: &App, debug: bool) -> Result<ExitCode> {
         }
         Ok(Outcome::Cancelled(code)) => {
             conclude(runtime, display);
-            eprintln!("error: failed to solve: Canceled: context canceled");
-            Ok(ExitCode::from(code))
+            Ok(cancelled(code))
         }
         Err(error) => {
             conclude(runtime, display);
-            Err(error.of_build())
+            // It may have failed because of that.
+            interrupt::code().map_or_else(|| Err(error.of_build()), |code| Ok(cancelled(code)))
         }
     }
 }
 
-/// Listens for Ctrl-C and SIGTERM from now on, and gives the exit code for it. A second one ends the program at once.
-fn interrupted() -> impl Future<Output = u8> {
-    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    async move {
-        let (Ok(mut interrupt), Ok(mut terminate)) = signals else { return std::future::pending().await };
-        let code = tokio::select! {
-            _ = interrupt.recv() => 130,
-            _ = terminate.recv() => 143,
-        };
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            std::process::exit(code.into());
-        });
-        code
-    }
+fn cancelled(code: u8) -> ExitCode {
+    // Nobody may be there to read it.
+    let _ = writeln!(std::io::stderr(), "error: failed to solve: Canceled: context canceled");
+    ExitCode::from(code)
 }
 
 enum Outcome {
