@@ -40,6 +40,7 @@ impl App {
         }
         let store = Store::open(&root)?;
         let snapshots = Snapshots::new(store.clone(), privileges);
+        snapshots.check_fitness()?;
         Ok(App { config, store, launcher, snapshots, is_root })
     }
 

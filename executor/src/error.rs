@@ -44,6 +44,12 @@ pub enum Error {
     Mount(#[from] crate::mount::MountError),
     #[error(transparent)]
     Store(#[from] cache::Error),
+    #[error(
+        "the layers in the store {} were made as {made_as}, and cannot be used as {own}, where files have other owners: name another directory with --root or \
+         RBUILD_ROOT, or remove this one",
+        root.display()
+    )]
+    OtherIds { root: std::path::PathBuf, made_as: String, own: &'static str },
     #[error(transparent)]
     Layer(#[from] oci::layer::Error),
     #[error(transparent)]

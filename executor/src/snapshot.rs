@@ -11,6 +11,7 @@ use oci::codec::{HashingReader, ReadAhead, decoder};
 use oci::layer::{ApplyOptions, Change, ChangeKind, Marks};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Mounts stacks of a store's layers. All mounts are detached: they live as long as their descriptor and show nowhere.
@@ -18,6 +19,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub struct Snapshots {
     store: Store,
     privileges: Privileges,
+    /// The store knows that its layers are of this kind.
+    is_written_down: Arc<OnceLock<()>>,
 }
 
 /// A layer in the making: a fresh directory over a stack.
@@ -31,6 +34,8 @@ pub struct Draft {
 
 /// The directory of a layer that its book begins at: a layer may be adopted by a step that copied into another one.
 const BEGINS: &str = "book-begins";
+/// Who made the store's layers.
+const MADE_AS: &str = "made-as";
 
 /// Digests of files of a layer. Those that are in it have no second name in the layer.
 pub struct LayerBook {
@@ -97,11 +102,34 @@ impl Draft {
 
 impl Snapshots {
     pub fn new(store: Store, privileges: Privileges) -> Self {
-        Snapshots { store, privileges }
+        Snapshots { store, privileges, is_written_down: Arc::default() }
     }
 
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Layers have the owners and marks that could be had when they were made. Whoever has other ids must not take them for its own, nor results that
+    /// were made of them.
+    pub fn check_fitness(&self) -> Result<()> {
+        let own = self.privileges.describe();
+        match self.store.memo(MADE_AS, "")? {
+            Some(made_as) if made_as != own.as_bytes() => Err(Error::OtherIds {
+                root: self.store.root().to_owned(),
+                made_as: String::from_utf8_lossy(&made_as).into_owned(),
+                own,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn begin(&self) -> Result<Attempt> {
+        if self.is_written_down.get().is_none() {
+            self.check_fitness()?;
+            self.store.put_memo(MADE_AS, "", self.privileges.describe().as_bytes())?;
+            let _ = self.is_written_down.set(());
+        }
+        Ok(self.store.begin_layer()?)
     }
 
     /// The merged, read-only view of a stack whose layers are all there.
@@ -112,14 +140,14 @@ impl Snapshots {
 
     /// A writable view over `below`; [`commit`](Snapshots::commit) keeps what was written, dropping forgets it.
     pub fn draft(&self, below: &Stack) -> Result<Draft> {
-        let attempt = self.store.begin_layer()?;
+        let attempt = self.begin()?;
         let root = self.mount(&attempt, below)?;
         Ok(Draft { attempt, below: below.clone(), root, started: SystemTime::now() })
     }
 
     /// An empty directory that can be moved from into any draft.
     pub fn stage(&self) -> Result<Stage> {
-        let attempt = self.store.begin_layer()?;
+        let attempt = self.begin()?;
         let root = mount::open_directory(attempt.upper())?;
         Ok(Stage { attempt, root })
     }
@@ -155,7 +183,7 @@ impl Snapshots {
     /// An empty file system that is written without an overlay in between: for files that rbuild makes itself, as an overlay
     /// would take device 0:0 for the mark of a deleted file.
     pub fn plain(&self) -> Result<Draft> {
-        let attempt = self.store.begin_layer()?;
+        let attempt = self.begin()?;
         let root = mount::open_directory(attempt.upper())?;
         Ok(Draft { attempt, below: Stack::default(), root, started: SystemTime::now() })
     }
@@ -231,7 +259,7 @@ impl Snapshots {
         let digest = oci::Digest::try_from(origin.descriptor.digest())
             .map_err(|error| Error::Manifest { reference: origin.reference.to_string(), problem: error.to_string() })?;
         let blob = self.store.open_blob(&digest)?;
-        let attempt = self.store.begin_layer()?;
+        let attempt = self.begin()?;
         let destination = mount::open_directory(attempt.upper())?;
         let lower = self.lower(below)?;
         let mut tar = HashingReader::new(ReadAhead::new(decoder(blob).map_err(Error::ReadLayer)?));

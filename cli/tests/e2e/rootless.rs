@@ -103,6 +103,14 @@ fn users_without_ranges_have_one_id_and_are_told_what_gives_more() {
     outcome.says("note: ").says("`echo tester:265536:65536 | sudo tee -a /etc/subuid /etc/subgid`").says("made");
     let outcome = user.build("FROM busybox\nUSER daemon\nRUN true\n").fails(1);
     outcome.says("becoming user 1:1").says("/etc/subuid");
+    // R1.12.9.
+    user.build("FROM busybox\nCOPY --chown=7:8 Dockerfile /d\n")
+        .fails(1)
+        .says("chown /d: invalid argument (rbuild has no such id here");
+    // What lacks its owners must not be found by whoever has them.
+    std::fs::write(user.harness.path("grants"), format!("{ID}:300000:65536\n")).unwrap();
+    user.build(PLAIN).fails(1).says("were made as user namespace with a single id").says("RBUILD_ROOT");
+    user.after("rm -rf $home/store", &["images"]).ok();
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub enum Error {
     #[error("cannot replace to directory {path} with file")]
     ReplaceDirectory { path: String },
     /// A system call failed; `path` is relative to the root that is worked on, never the host's (X3.5).
-    #[error("{action} {path}: {}", describe(*errno))]
+    #[error("{action} {path}: {}{}", describe(*errno), advice(action, *errno))]
     Io { action: &'static str, path: String, errno: Errno },
     /// A file was exchanged for one of another type between listing and opening (X6.45).
     #[error("{path} changed while it was being read")]
@@ -80,6 +80,16 @@ pub(crate) fn describe(errno: Errno) -> String {
     match chars.next() {
         Some(first) => first.to_lowercase().chain(chars).collect(),
         None => String::new(),
+    }
+}
+
+/// R1.12.9.
+fn advice(action: &str, errno: Errno) -> &'static str {
+    match (action, errno) {
+        ("chown", Errno::INVAL) => {
+            " (rbuild has no such id here: without root there are those that /etc/subuid and /etc/subgid grant the user, mapped by newuidmap)"
+        }
+        _ => "",
     }
 }
 
