@@ -148,8 +148,11 @@ fn downloads_are_cancelled() {
     let running = Running::until(build(&harness, "pull", &dockerfile, &[]), &waiting);
     running.send(Signal::INT);
     running.end().fails(130).says("CANCELED");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
     let dockerfile = format!("FROM busybox\nADD http://{address}/file /f\n");
-    let running = Running::until(build(&harness, "add", &dockerfile, &[]), &format!("http://{address}/file"));
+    let running = Running::until(build(&harness, "add", &dockerfile, &[]), "load build definition from Dockerfile");
+    let _asking = listener.accept().unwrap();
     running.send(Signal::TERM);
     running.end().fails(143);
     still_works(&harness);
