@@ -78,7 +78,7 @@ impl LocalWorker {
         let told_of_shared_proc = Arc::new(Once::new());
         LocalWorker {
             snapshots,
-            launcher,
+            launcher: launcher.keeping_a_spare(),
             options,
             network,
             told_of_shared_proc,

@@ -22,6 +22,7 @@ use tokio::io::unix::AsyncFd;
 pub struct Launcher {
     control: Arc<OwnedFd>,
     emulation: Arc<Emulation>,
+    keeps_spare: bool,
 }
 
 /// A process and the world that it sees.
@@ -171,7 +172,12 @@ pub enum StartError {
 
 impl Launcher {
     pub(super) fn new(control: OwnedFd, emulation: Emulation) -> Self {
-        Launcher { control: Arc::new(control), emulation: Arc::new(emulation) }
+        Launcher { control: Arc::new(control), emulation: Arc::new(emulation), keeps_spare: false }
+    }
+
+    /// For who starts one sandbox after another: while one runs, the next is made ready.
+    pub fn keeping_a_spare(self) -> Self {
+        Launcher { keeps_spare: true, ..self }
     }
 
     /// Programs of other processors, for which it is asked before they are launched.
@@ -260,7 +266,7 @@ impl Launcher {
         }
         descriptors.extend(sources.iter().map(AsFd::as_fd));
         descriptors.extend(container.secret_env.iter().map(AsFd::as_fd));
-        self.ask(b"r", &descriptors)?;
+        self.ask(if self.keeps_spare { b"s" } else { b"r" }, &descriptors)?;
         let mut process = Process::watching(ours)?;
         process.network = container.network;
         process.stdout = stdout.map(|(read, _)| read);

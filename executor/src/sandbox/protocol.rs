@@ -1,6 +1,6 @@
 //! What the program and the zygote say to each other.
 //!
-//! A request is one byte with descriptors: a memory file with the [`Request`] (`r`) or [`NetworkRequest`] (`n`) as JSON, the channel for the
+//! A request is one byte with descriptors: a memory file with the [`Request`] (`r`; `s` if more will follow) or [`NetworkRequest`] (`n`) as JSON, the channel for the
 //! replies, and those that the request counts. Replies are datagrams on the channel, one [`Reply`] as JSON each, the
 //! last one an exit. Closing the channel kills the sandbox. What the program sends on it is a signal's number, or, with
 //! descriptors, a request for a further process in the sandbox.

@@ -60,11 +60,13 @@ pub(super) fn serve(control: OwnedFd, privileges: Privileges, program: Pid) -> !
         if ready[0] {
             match receive(control.as_fd()) {
                 Ok(Some((kind, descriptors))) if kind == b"n" => running.extend(connect(descriptors, privileges)),
-                Ok(Some((_, descriptors))) => {
+                Ok(Some((kind, descriptors))) => {
                     let name = names.next().unwrap_or_default();
                     running.extend(start(descriptors, privileges, &name, &mut spare));
-                    // For the next one, while this one runs.
-                    spare = spare.or_else(|| Spare::fork(privileges));
+                    if kind == b"s" {
+                        // For the next one, while this one runs.
+                        spare = spare.or_else(|| Spare::fork(privileges));
+                    }
                 }
                 Ok(None) | Err(_) => {
                     for sandbox in &running {
