@@ -363,13 +363,16 @@ fn programs_that_cannot_be_started_are_explained() {
     let dockerfile =
         format!("FROM scratch\nCOPY {own} /bin/sh\nCOPY --chmod=755 Dockerfile /script\nRUN [\"/script\"]\n");
     std::fs::write(harness.path("context/Dockerfile"), dockerfile).unwrap();
+    // Layers made in that user namespace are not for others: from here on another store.
+    let context_of = harness;
+    let harness = Harness::empty();
     harness.rbuild(&build).fails(1).says("nor a script that begins with `#!`");
     for (platform, message) in [
         ("linux/quantum", "it is for linux/quantum, and there is no emulator of this processor"),
         ("windows/amd64", "it is for windows/amd64, and rbuild runs programs of Linux only"),
     ] {
         let dockerfile = "FROM scratch\nCOPY --chmod=755 Dockerfile /script\nRUN [\"/script\"]\n";
-        std::fs::write(harness.path("context/Dockerfile"), dockerfile).unwrap();
+        std::fs::write(context_of.path("context/Dockerfile"), dockerfile).unwrap();
         let flags = ["build", "--progress=plain", "--platform", platform, &context];
         harness.rbuild(&flags).fails(1).says(message);
     }
