@@ -11,6 +11,9 @@ fn programs_get_what_the_flags_say() {
     let flags = ["run", "--rm", "-e", "B=flag", "-w", "/tmp", "-u", "daemon", "r"];
     assert_eq!(harness.rbuild(&flags).ok().stdout, "image flag\n/tmp\n1\n");
     assert_eq!(harness.rbuild(&["run", "--entrypoint", "echo", "r", "-n", "--x"]).ok().stdout, "--x");
+    // What follows the image is the program's, also where rbuild has such a flag.
+    let own = ["run", "--rm", "--entrypoint", "echo", "r", "-p", "80", "-l", "--rm", "--network=x"];
+    assert_eq!(harness.rbuild(&own).ok().stdout, "-p 80 -l --rm --network=x\n");
 }
 
 #[test]

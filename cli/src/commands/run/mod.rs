@@ -56,7 +56,7 @@ fn try_run(args: &RunArgs, app: &App) -> Result<u8> {
 
 async fn create(args: &RunArgs, flags: Flags, app: &App, images: &Images) -> Result<(Container, ContainerLock)> {
     let platform = definition::platforms(args.platform.as_slice())?.into_iter().next();
-    let (reference, resolved) = app.resolve(images, &args.image, platform.as_ref()).await?;
+    let (reference, resolved) = app.resolve(images, args.image(), platform.as_ref()).await?;
     let stack = images.stack(&reference.to_string(), &resolved.manifest)?;
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
     images.unpack(&app.snapshots, &stack, "", &EventSink::new(sender)).await?;

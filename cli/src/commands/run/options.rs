@@ -89,10 +89,18 @@ pub struct RunArgs {
     #[command(flatten)]
     pub limits: LimitArgs,
 
-    /// Name or id of an image; it is fetched if the store does not have it
-    pub image: String,
+    /// Name or id of an image, which is fetched if the store does not have it, and what to run in it: all that follows the image is the program's
+    // One argument: flags end where it begins, also where the program's own look like them.
+    #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"], num_args = 1..)]
+    words: Vec<String>,
+}
 
-    /// What to run in it
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
-    pub command: Vec<String>,
+impl RunArgs {
+    pub fn image(&self) -> &str {
+        self.words.first().map_or("", String::as_str)
+    }
+
+    pub fn command(&self) -> &[String] {
+        self.words.get(1..).unwrap_or_default()
+    }
 }

@@ -71,8 +71,8 @@ impl Flags {
             config.entrypoint = (!program.is_empty()).then(|| vec![program.clone()]);
             config.cmd = None;
         }
-        if !args.command.is_empty() {
-            config.cmd = Some(args.command.clone());
+        if !args.command().is_empty() {
+            config.cmd = Some(args.command().to_vec());
         }
         for entry in self.env {
             set(&mut config.env, entry);
@@ -84,7 +84,7 @@ impl Flags {
             id: cache::new_container_id(),
             name: args.name.clone(),
             created: time::OffsetDateTime::now_utc(),
-            image: args.image.clone(),
+            image: args.image().to_owned(),
             reference: reference.to_string(),
             digest: image.digest,
             manifest: image.manifest,
@@ -104,7 +104,7 @@ impl Flags {
             layers,
         };
         if record.command().is_empty() {
-            return Err(CliError::Usage(format!("the image {} has no command: give one", args.image)));
+            return Err(CliError::Usage(format!("the image {} has no command: give one", args.image())));
         }
         Ok(record)
     }
