@@ -1,4 +1,4 @@
-use super::run::{Signals, Terminal, size, with_value};
+use super::run::{ProcessArgs, Signals, Terminal, size, with_value};
 use crate::error::{CliError, Result};
 use cache::Store;
 use clap::Args;
@@ -11,25 +11,8 @@ use std::process::ExitCode;
 
 #[derive(Args)]
 pub struct ExecArgs {
-    /// Keep standard input open
-    #[arg(short, long)]
-    pub interactive: bool,
-
-    /// Give the program a terminal
-    #[arg(short, long)]
-    pub tty: bool,
-
-    /// Set a variable; without a value it is taken from the environment
-    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
-    pub env: Vec<String>,
-
-    /// User, or user:group, to run as; the container's otherwise
-    #[arg(short, long)]
-    pub user: Option<String>,
-
-    /// Directory to run in; the container's otherwise
-    #[arg(short, long, value_name = "DIR")]
-    pub workdir: Option<String>,
+    #[command(flatten)]
+    pub process: ProcessArgs,
 
     /// Name or id of a container that runs
     pub container: String,
@@ -48,23 +31,23 @@ pub fn run(args: &ExecArgs, store: &Store) -> Result<ExitCode> {
 }
 
 fn try_run(args: &ExecArgs, store: &Store) -> Result<u8> {
-    if args.tty && !isatty(std::io::stdin()) {
+    if args.process.tty && !isatty(std::io::stdin()) {
         return Err(CliError::Usage("the input device is not a TTY: leave -t out".into()));
     }
     let container = Container::find(store, &args.container)?;
     if !container.is_running() {
         return Err(ContainerError::NotRunning(container.called().to_owned()).into());
     }
-    let mut env: Vec<String> = args.env.iter().filter_map(|text| with_value(text)).collect();
-    if args.tty && !env.iter().any(|entry| entry.starts_with("TERM=")) {
+    let mut env: Vec<String> = args.process.env.iter().filter_map(|text| with_value(text)).collect();
+    if args.process.tty && !env.iter().any(|entry| entry.starts_with("TERM=")) {
         env.insert(0, format!("TERM={}", std::env::var("TERM").unwrap_or_else(|_| "xterm".into())));
     }
     let exec = request::Exec {
         command: args.command.clone(),
         env,
-        user: args.user.clone(),
-        workdir: args.workdir.clone(),
-        terminal: args.tty.then(size),
+        user: args.process.user.clone(),
+        workdir: args.process.workdir.clone(),
+        terminal: args.process.tty.then(size),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let code = runtime.block_on(watch(args, &container, exec));
@@ -75,9 +58,9 @@ fn try_run(args: &ExecArgs, store: &Store) -> Result<u8> {
 async fn watch(args: &ExecArgs, container: &Container, exec: request::Exec) -> Result<u8> {
     let mut signals = Signals::listen()?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-    let stdin = if args.interactive { rustix::stdio::stdin() } else { null.as_fd() };
+    let stdin = if args.process.interactive { rustix::stdio::stdin() } else { null.as_fd() };
     let mut process = request::exec(&container.directory, exec, stdin)?;
-    let terminal = if args.tty {
+    let terminal = if args.process.tty {
         Some(Terminal::connect(process.terminal().await.map_err(ContainerError::from)?, None)?)
     } else {
         None
@@ -85,14 +68,7 @@ async fn watch(args: &ExecArgs, container: &Container, exec: request::Exec) -> R
     let exit = loop {
         let number = tokio::select! {
             exit = process.wait() => break exit.map_err(ContainerError::from)?,
-            _ = signals.interrupt.recv() => 2,
-            _ = signals.terminate.recv() => 15,
-            _ = signals.resize.recv() => {
-                if let Some(terminal) = &terminal {
-                    terminal.resize();
-                }
-                continue;
-            }
+            number = signals.next(terminal.as_ref()) => number,
         };
         process.signal(number)?;
     };

@@ -49,6 +49,16 @@ impl Outcome {
     }
 }
 
+/// The lines that steps printed, without times and step numbers.
+pub fn printed(outcome: &Outcome) -> Vec<String> {
+    let line = |line: &str| {
+        let (number, text) = line.split_once(' ')?;
+        let (time, text) = text.split_once(' ')?;
+        (number.starts_with('#') && time.parse::<f64>().is_ok()).then(|| text.to_owned())
+    };
+    outcome.stderr.lines().filter_map(line).collect()
+}
+
 pub fn binary() -> PathBuf {
     std::env::var_os("RBUILD_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_rbuild").into(), PathBuf::from)
 }

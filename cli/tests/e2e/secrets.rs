@@ -1,6 +1,6 @@
 //! `--secret` and `--ssh`: where they come from, what a step gets of them, and that nothing else ever does.
 
-use crate::harness::{Harness, Outcome, is_root, tool};
+use crate::harness::{Harness, Outcome, is_root, printed, tool};
 use crate::servers::{FileServer, GitServer, SshServer};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -12,16 +12,6 @@ use std::path::{Path, PathBuf};
 fn write(harness: &Harness, name: &str, content: &[u8]) -> String {
     std::fs::write(harness.path(name), content).unwrap();
     harness.path_text(name)
-}
-
-/// The lines that steps printed, without times and step numbers.
-fn printed(outcome: &Outcome) -> Vec<String> {
-    let line = |line: &str| {
-        let (number, text) = line.split_once(' ')?;
-        let (time, text) = text.split_once(' ')?;
-        (number.starts_with('#') && time.parse::<f64>().is_ok()).then(|| text.to_owned())
-    };
-    outcome.stderr.lines().filter_map(line).collect()
 }
 
 /// R2.18 to R2.21, R10 of `--secret`.

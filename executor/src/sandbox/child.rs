@@ -95,19 +95,31 @@ fn prepare_and_exec(
     if request.readonly_root {
         rootfs::make_readonly()?;
     }
-    let (input, output, errors) = match &terminal {
-        Some(terminal) => (terminal, terminal, terminal),
-        None => (&stdin, &stdout, &stderr),
-    };
+    set_up_streams(terminal.as_ref(), [&stdin, &stdout, &stderr])?;
+    take_over(request, &secrets, channel, privileges)
+}
+
+/// The standard streams: the sandbox's terminal, where it has one.
+pub(super) fn set_up_streams(terminal: Option<&OwnedFd>, streams: [&OwnedFd; 3]) -> Result<()> {
+    let [input, output, errors] = terminal.map_or(streams, |terminal| [terminal; 3]);
     rustix::stdio::dup2_stdin(input).map_err(failed("setting up standard input"))?;
     rustix::stdio::dup2_stdout(output).map_err(failed("setting up standard output"))?;
-    rustix::stdio::dup2_stderr(errors).map_err(failed("setting up standard error"))?;
+    rustix::stdio::dup2_stderr(errors).map_err(failed("setting up standard error"))
+}
+
+/// Gives up what the command may not have, and becomes it.
+pub(super) fn take_over(
+    request: &Request,
+    secrets: &[CString],
+    channel: &OwnedFd,
+    privileges: Privileges,
+) -> Result<Infallible> {
     set_limits(request)?;
     become_user(request, privileges)?;
     // The change of user has taken it back.
     die_with_parent()?;
     reset_signals();
-    exec(request, &secrets, channel)
+    exec(request, secrets, channel)
 }
 
 /// The zygote is the guarantee; this covers its own sudden end.
@@ -163,7 +175,7 @@ pub(super) fn open_terminal(rows: u16, columns: u16, channel: &OwnedFd) -> Resul
 }
 
 /// Drops what Docker's default drops, in the order in which each step is still allowed.
-pub(super) fn become_user(request: &Request, privileges: Privileges) -> Result<()> {
+fn become_user(request: &Request, privileges: Privileges) -> Result<()> {
     let user = &request.user;
     if privileges == Privileges::SingleId && (user.uid != 0 || user.gid != 0) {
         return Err(Failure {
@@ -252,7 +264,7 @@ fn keep_all_capabilities() -> Result<()> {
 }
 
 /// R1.7.4. Before the change of user: raising a hard limit takes a capability.
-pub(super) fn set_limits(request: &Request) -> Result<()> {
+fn set_limits(request: &Request) -> Result<()> {
     // That of core files is set already for a step with secrets, and is not the user's to raise.
     let is_set = |limit: &&Rlimit| limit.resource == RlimitName::Core && request.has_secrets();
     for limit in request.limits.rlimits.iter().filter(|limit| !is_set(limit)) {
@@ -270,7 +282,7 @@ fn shown(limit: Option<u64>) -> String {
     limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string())
 }
 
-pub(super) fn reset_signals() {
+fn reset_signals() {
     // The kernel's struct sigaction: handler, flags, restorer and mask. All zero is the default action.
     let default = [0_u64; 4];
     for signal in 1..=64 {
@@ -303,7 +315,7 @@ fn secret_env(request: &Request, memory: Option<OwnedFd>) -> Result<Vec<CString>
 }
 
 /// X1.2.
-pub(super) fn exec(request: &Request, secrets: &[CString], channel: &OwnedFd) -> Result<Infallible> {
+fn exec(request: &Request, secrets: &[CString], channel: &OwnedFd) -> Result<Infallible> {
     let Some(name) = request.args.first().filter(|name| !name.is_empty()) else {
         return Err(Failure { step: "starting the command".into(), reason: "there is no command to run".into() });
     };

@@ -5,10 +5,7 @@
 //! last one is a *sibling*, a child of the zygote, which waits for it as for all others. It joins the other namespaces itself, and goes the way of every first
 //! process from there (see [`super::child`]).
 
-use super::child::{
-    Failure, Result, become_user, die_with_parent, exec, failed, open_terminal, reset_signals, set_limits,
-    start_session,
-};
+use super::child::{Failure, Result, die_with_parent, failed, open_terminal, set_up_streams, start_session, take_over};
 use super::descriptors::close_all_but;
 use super::protocol::{Reply, Request, from_memory, receive, send, send_reply};
 use super::zygote::{Running, fork};
@@ -114,20 +111,9 @@ fn run(
     move_into_thread_name_spaces(sandbox.pidfd.as_fd(), namespaces).map_err(failed("joining the container"))?;
     let terminal = request.terminal.map(|(rows, columns)| open_terminal(rows, columns, channel)).transpose()?;
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
-    let (input, output, errors) = match &terminal {
-        Some(terminal) => (terminal, terminal, terminal),
-        None => (&stdin, &stdout, &stderr),
-    };
-    rustix::stdio::dup2_stdin(input).map_err(failed("setting up standard input"))?;
-    rustix::stdio::dup2_stdout(output).map_err(failed("setting up standard output"))?;
-    rustix::stdio::dup2_stderr(errors).map_err(failed("setting up standard error"))?;
+    set_up_streams(terminal.as_ref(), [&stdin, &stdout, &stderr])?;
     working_directory::enter(&request.cwd)?;
-    set_limits(request)?;
-    become_user(request, privileges)?;
-    // The change of user has taken it back.
-    die_with_parent()?;
-    reset_signals();
-    exec(request, &[], channel)
+    take_over(request, &[], channel, privileges)
 }
 
 /// Those that the target has to itself. Joining another's, the network's of the host for one, would need rights over that.

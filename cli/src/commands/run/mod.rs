@@ -4,7 +4,7 @@ mod options;
 mod record;
 mod terminal;
 
-pub use options::RunArgs;
+pub use options::{ProcessArgs, RunArgs};
 pub use record::with_value;
 pub use terminal::{Signals, Terminal, size};
 
@@ -31,7 +31,7 @@ pub fn run(args: &RunArgs, app: &App) -> Result<ExitCode> {
 }
 
 fn try_run(args: &RunArgs, app: &App) -> Result<u8> {
-    if args.tty && !args.detach && !isatty(std::io::stdin()) {
+    if args.process.tty && !args.detach && !isatty(std::io::stdin()) {
         return Err(CliError::Usage("the input device is not a TTY: leave -t out".into()));
     }
     let flags = Flags::parse(args, app.default_network())?;
@@ -108,14 +108,7 @@ async fn watch(
     loop {
         let number = tokio::select! {
             exit = supervisor.serve() => return exit,
-            _ = signals.interrupt.recv() => 2,
-            _ = signals.terminate.recv() => 15,
-            _ = signals.resize.recv() => {
-                if let Some(terminal) = &terminal {
-                    terminal.resize();
-                }
-                continue;
-            }
+            number = signals.next(terminal.as_ref()) => number,
         };
         supervisor.signal(if std::mem::replace(&mut asked, true) { 9 } else { number })?;
     }

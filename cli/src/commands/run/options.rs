@@ -3,6 +3,30 @@
 use crate::limits::LimitArgs;
 use clap::Args;
 
+/// What `run` and `exec` say of a process.
+#[derive(Args)]
+pub struct ProcessArgs {
+    /// Keep standard input open
+    #[arg(short, long)]
+    pub interactive: bool,
+
+    /// Give the program a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+
+    /// Set a variable; without a value it is taken from the environment
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+
+    /// User, or user:group, to run as, in place of the usual one
+    #[arg(short, long)]
+    pub user: Option<String>,
+
+    /// Directory to run in, in place of the usual one
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+}
+
 #[derive(Args)]
 pub struct RunArgs {
     /// Name the container
@@ -17,29 +41,12 @@ pub struct RunArgs {
     #[arg(long)]
     pub rm: bool,
 
-    /// Keep standard input open
-    #[arg(short, long)]
-    pub interactive: bool,
-
-    /// Give the program a terminal
-    #[arg(short, long)]
-    pub tty: bool,
-
-    /// Set a variable; without a value it is taken from the environment
-    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
-    pub env: Vec<String>,
+    #[command(flatten)]
+    pub process: ProcessArgs,
 
     /// Set the variables of a file, one a line
     #[arg(long = "env-file", value_name = "FILE")]
     pub env_files: Vec<String>,
-
-    /// User, or user:group, to run as
-    #[arg(short, long)]
-    pub user: Option<String>,
-
-    /// Directory to run in
-    #[arg(short, long, value_name = "DIR")]
-    pub workdir: Option<String>,
 
     /// Host name inside
     #[arg(long, value_name = "NAME")]

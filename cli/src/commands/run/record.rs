@@ -46,7 +46,7 @@ impl Flags {
                 .map_err(|error| CliError::Usage(format!("cannot read --env-file {file}: {error}")))?;
             env.extend(env_of(&text).map_err(|problem| CliError::Usage(format!("{file}: {problem}")))?);
         }
-        env.extend(args.env.iter().filter_map(|text| with_value(text)));
+        env.extend(args.process.env.iter().filter_map(|text| with_value(text)));
         Ok(Flags {
             env,
             labels: args.labels.iter().map(|label| split(label)).collect(),
@@ -77,8 +77,8 @@ impl Flags {
         for entry in self.env {
             set(&mut config.env, entry);
         }
-        config.user = args.user.clone().unwrap_or(config.user);
-        config.working_dir = args.workdir.clone().unwrap_or(config.working_dir);
+        config.user = args.process.user.clone().unwrap_or(config.user);
+        config.working_dir = args.process.workdir.clone().unwrap_or(config.working_dir);
         config.labels.extend(self.labels);
         let record = Record {
             id: cache::new_container_id(),
@@ -91,8 +91,8 @@ impl Flags {
             platform: image.config.platform(),
             config,
             hostname: args.hostname.clone(),
-            tty: args.tty,
-            interactive: args.interactive,
+            tty: args.process.tty,
+            interactive: args.process.interactive,
             remove: args.rm,
             network: self.network,
             ports: self.ports,

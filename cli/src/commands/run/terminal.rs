@@ -12,6 +12,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// How long what the program wrote last may take to be shown, if something of its terminal is left open.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
+pub const INTERRUPT: u8 = 2;
+pub const TERMINATE: u8 = 15;
+
 pub struct Signals {
     pub interrupt: Signal,
     pub terminate: Signal,
@@ -25,6 +28,21 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             resize: signal(SignalKind::window_change())?,
         })
+    }
+
+    /// The next one that is for the program. Until it comes, the program's terminal follows the size of the user's.
+    pub async fn next(&mut self, terminal: Option<&Terminal>) -> u8 {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return INTERRUPT,
+                _ = self.terminate.recv() => return TERMINATE,
+                _ = self.resize.recv() => {
+                    if let Some(terminal) = terminal {
+                        terminal.resize();
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Files of the host and of other steps.
 
-use super::{attempts, build, printed};
-use crate::harness::{Harness, Outcome, is_root};
+use super::{attempts, build};
+use crate::harness::{Harness, Outcome, is_root, printed};
 
 /// Reads, and writes back what is there: a success changes nothing.
 const PROC: &str = r#"FROM hostile

@@ -7,7 +7,7 @@ mod images;
 mod processes;
 mod system_calls;
 
-use crate::harness::{Harness, Outcome, tool};
+use crate::harness::{Harness, Outcome, printed, tool};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -47,16 +47,6 @@ fn build_alone(harness: &Harness, dockerfile: &str, flags: &[&str]) -> Command {
     let mut command = harness.command(&["build", "--progress=plain"]);
     command.args(flags).arg(context).process_group(0);
     command
-}
-
-/// The lines that steps printed, without times and step numbers.
-fn printed(outcome: &Outcome) -> Vec<String> {
-    let line = |line: &str| {
-        let (number, text) = line.split_once(' ')?;
-        let (time, text) = text.split_once(' ')?;
-        (number.starts_with('#') && time.parse::<f64>().is_ok()).then(|| text.to_owned())
-    };
-    outcome.stderr.lines().filter_map(line).collect()
 }
 
 /// What became of each attempt.

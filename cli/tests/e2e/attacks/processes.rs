@@ -1,7 +1,7 @@
 //! Processes, terminals and descriptors outside of a step.
 
-use super::{attempts, build, build_alone, context, printed};
-use crate::harness::{Harness, Outcome, binary, wait_until};
+use super::{attempts, build, build_alone, context};
+use crate::harness::{Harness, Outcome, binary, printed, wait_until};
 use std::io::Read;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};

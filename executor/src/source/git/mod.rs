@@ -8,39 +8,39 @@
 //! transport but the network's, no links on the way to the directory that is wanted. Credentials in a URL are taken out of it and reach
 //! git by its environment: git itself writes URLs into arguments of its helpers and into configurations of submodules.
 
+mod login;
+mod reference;
+mod tree;
+
+pub use login::GitKeys;
+
 use super::progress::Progress;
 use crate::error::{Error, Result, blocking};
-use crate::secrets::{SecretError, Secrets};
+use crate::secrets::Secrets;
 use crate::snapshot::{Draft, Snapshots};
-use crate::ssh::{Agent, Agents, DEFAULT_ID, Forwarding};
+use crate::ssh::{Agent, DEFAULT_ID, Forwarding};
 use crate::value::Stack;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use cache::LayerId;
-use parser::git::{decode, is_commit};
+use login::{Credentials, HELPER, Header, authorization, without_credentials};
+use parser::git::is_commit;
 use parser::source::redacted;
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
+use reference::choose;
 use solver::event::EventSink;
 use solver::op::Git;
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::process::Command;
-use zeroize::Zeroizing;
+use tree::{move_entries, normalise, real_directory};
 
 const MEMO: &str = "git";
 /// Part of every memo's key: a change of what a checkout looks like makes all of them new.
 const VERSION: &str = "rbuild git checkout 2";
 /// How long a remote may take to say what a reference stands for; git itself waits for as long as it takes, except with HTTP.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Answers git's question for credentials.
-const HELPER: &str =
-    r#"!f() { test "$1" = get && printf 'username=%s\npassword=%s\n' "$RBUILD_GIT_USER" "$RBUILD_GIT_PASSWORD"; }; f"#;
-
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
     #[error("cannot fetch {remote}: the program git is not there; install git")]
@@ -59,31 +59,6 @@ pub enum GitError {
     Subdir { remote: String, subdir: String, problem: String },
     #[error("{remote}: cannot {action} the checkout: {source}")]
     Io { remote: String, action: &'static str, source: io::Error },
-}
-
-/// Who signs where git logs in with keys.
-#[derive(Clone, Debug, Default)]
-pub struct GitKeys {
-    /// `--ssh`: the Dockerfile's own sources may ask the default one.
-    pub agents: Agents,
-    /// The agent that the user works with, for `named`.
-    pub own: Option<Agent>,
-    /// Remotes that the user named on the command line.
-    pub named: Vec<String>,
-}
-
-impl GitKeys {
-    fn may_log_in(&self, remote: &str) -> bool {
-        self.agents.get(DEFAULT_ID).is_some() || self.is_named(remote)
-    }
-
-    fn agent(&self, remote: &str) -> Option<&Agent> {
-        self.agents.get(DEFAULT_ID).or_else(|| self.own.as_ref().filter(|_| self.is_named(remote)))
-    }
-
-    fn is_named(&self, remote: &str) -> bool {
-        self.named.iter().any(|named| named == remote)
-    }
 }
 
 /// Checks repositories out into a store. Cheap to clone.
@@ -164,63 +139,6 @@ fn memo_key(git: &Git, resolved: &Resolved) -> String {
         hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
     }
     hasher.finalize().to_hex().to_string()
-}
-
-/// Of a URL.
-#[derive(Debug, PartialEq)]
-struct Credentials {
-    /// Scheme and host that they are for.
-    place: String,
-    user: String,
-    password: String,
-}
-
-/// Takes the credentials out of a URL of HTTP. The user of other URLs is part of the address.
-fn without_credentials(remote: &str) -> (String, Option<Credentials>) {
-    let whole = || (remote.to_owned(), None);
-    let Some((scheme @ ("http" | "https"), rest)) = remote.split_once("://") else { return whole() };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let Some((user, host)) = authority.rsplit_once('@') else { return whole() };
-    let place = format!("{scheme}://{host}");
-    let (user, password) = user.split_once(':').unwrap_or((user, ""));
-    let credentials =
-        Credentials { place: place.clone(), user: decode(user, false), password: decode(password, false) };
-    (place + path, Some(credentials))
-}
-
-/// What git sends to log in by a secret of the build, `GIT_AUTH_HEADER` or `GIT_AUTH_TOKEN`; one for the remote's host goes first (R3.6.9).
-fn authorization(secrets: &Secrets, url: &str) -> std::result::Result<Option<Header>, SecretError> {
-    let Some(("http" | "https", rest)) = url.split_once("://") else { return Ok(None) };
-    let host = rest.split(['/', '?']).next().unwrap_or_default();
-    for suffix in [format!(".{host}"), String::new()] {
-        for (name, is_token) in [("GIT_AUTH_HEADER", false), ("GIT_AUTH_TOKEN", true)] {
-            let id = format!("{name}{suffix}");
-            let Some(secret) = secrets.get(&id)? else { continue };
-            let text = secret.header_text(&id)?;
-            let value = match is_token {
-                true => {
-                    let login = Zeroizing::new(format!("x-access-token:{}", *text));
-                    Zeroizing::new(format!("basic {}", *Zeroizing::new(BASE64.encode(login.as_bytes()))))
-                }
-                false => text,
-            };
-            let value = Zeroizing::new(format!("Authorization: {}", *value));
-            return Ok(Some(Header { scope: scope(url).to_owned(), value }));
-        }
-    }
-    Ok(None)
-}
-
-/// Where a token goes to: the one repository, but all of them at GitHub, whose submodules are often of the same owner.
-fn scope(url: &str) -> &str {
-    let github = ["https://github.com/", "https://www.github.com/"];
-    github.into_iter().find(|prefix| url.starts_with(prefix)).unwrap_or(url)
-}
-
-struct Header {
-    /// The URLs that it is for begin like this.
-    scope: String,
-    value: Zeroizing<String>,
 }
 
 struct Run<'a> {
@@ -516,38 +434,6 @@ impl Run<'_> {
     }
 }
 
-struct Found {
-    object: String,
-    peeled: String,
-    reference: String,
-}
-
-/// The line of `ls-remote` that is meant: a full ref, a branch, or a tag, in that order, as git itself prefers.
-fn choose(list: &str, wanted: &str) -> Option<Found> {
-    let mut lines: Vec<(&str, &str)> = list.lines().filter_map(|line| line.split_once('\t')).collect();
-    let mut wanted = wanted.to_owned();
-    if wanted == "HEAD" {
-        let target = lines.iter().find_map(|(left, name)| left.strip_prefix("ref: ").filter(|_| *name == "HEAD"));
-        lines.retain(|(object, _)| is_commit(object));
-        let object = lines.iter().find(|(_, name)| *name == "HEAD")?.0.to_owned();
-        // A detached HEAD has no branch.
-        return Some(Found { object, peeled: String::new(), reference: target.unwrap_or_default().to_owned() });
-    }
-    lines.retain(|(object, _)| is_commit(object));
-    let find = |name: &str| lines.iter().find(|(_, found)| *found == name).map(|(object, _)| (*object).to_owned());
-    if let Some(rest) = wanted.strip_prefix("refs/") {
-        wanted = rest.to_owned();
-    }
-    let candidates = [
-        format!("refs/{wanted}"),
-        format!("refs/heads/{}", wanted.strip_prefix("heads/").unwrap_or(&wanted)),
-        format!("refs/tags/{}", wanted.strip_prefix("tags/").unwrap_or(&wanted)),
-    ];
-    let (reference, object) = candidates.into_iter().find_map(|name| find(&name).map(|object| (name, object)))?;
-    let peeled = find(&format!("{reference}^{{}}")).unwrap_or_default();
-    Some(Found { object, peeled, reference })
-}
-
 /// Removes the locks of files and references in a repository and in those of its submodules, as far as that is possible.
 fn remove_locks(repository: &Path) {
     let mut pending = vec![repository.to_owned()];
@@ -563,89 +449,9 @@ fn remove_locks(repository: &Path) {
     }
 }
 
-/// `subdir` of `tree`, if every part of it is a directory and no link.
-fn real_directory(tree: &Path, subdir: &str) -> std::result::Result<PathBuf, String> {
-    let mut path = tree.to_owned();
-    for name in subdir.split('/') {
-        path.push(name);
-        match fs::symlink_metadata(&path) {
-            Ok(found) if found.is_dir() => {}
-            Ok(found) if found.is_symlink() => return Err(format!("{name:?} is a symbolic link")),
-            Ok(_) => return Err(format!("{name:?} is not a directory")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(format!("there is no {name:?}")),
-            Err(error) => return Err(error.to_string()),
-        }
-    }
-    Ok(path)
-}
-
-fn move_entries(from: &Path, to: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        fs::rename(entry.path(), to.join(entry.file_name()))?;
-    }
-    Ok(())
-}
-
-/// Modes that do not depend on the umask, the commit's time where that is wanted, and no `.git` files, which point at where the
-/// repositories of submodules are on this machine.
-fn normalise(root: &Path, keep_git_dir: bool, time: Option<i64>) -> io::Result<()> {
-    let mut pending = vec![root.to_owned()];
-    let mut directories = Vec::new();
-    let date = |path: &Path| match time {
-        Some(seconds) => {
-            let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
-            let times = Timestamps { last_access: time, last_modification: time };
-            rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from)
-        }
-        None => Ok(()),
-    };
-    while let Some(directory) = pending.pop() {
-        for entry in fs::read_dir(&directory)? {
-            let entry = entry?;
-            let (path, kind) = (entry.path(), entry.file_type()?);
-            if kind.is_dir() {
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-                pending.push(path);
-                continue;
-            }
-            if kind.is_file() && entry.file_name() == ".git" && !keep_git_dir {
-                fs::remove_file(&path)?;
-                continue;
-            }
-            if kind.is_file() {
-                let is_executable = entry.metadata()?.permissions().mode() & 0o100 != 0;
-                fs::set_permissions(&path, fs::Permissions::from_mode(if is_executable { 0o755 } else { 0o644 }))?;
-            }
-            date(&path)?;
-        }
-        directories.push(directory);
-    }
-    // Innermost last in, first out: an entry's change moves the time of its directory.
-    directories.iter().rev().try_for_each(|directory| date(directory))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secrets::SecretSource;
-
-    /// D18.41: what a name means where several things have it.
-    #[test]
-    fn references() {
-        let a = "a".repeat(40);
-        let (b, c) = ("b".repeat(40), "c".repeat(40));
-        let list = format!(
-            "ref: refs/heads/main\tHEAD\n{a}\tHEAD\n{a}\trefs/heads/v1\n{b}\trefs/tags/v1\n{c}\trefs/tags/v1^{{}}\nnonsense\trefs/heads/x\n"
-        );
-        let chosen = |wanted| choose(&list, wanted).map(|found| (found.object, found.peeled, found.reference));
-        assert_eq!(chosen("HEAD"), Some((a.clone(), String::new(), "refs/heads/main".into())));
-        assert_eq!(chosen("v1"), Some((a.clone(), String::new(), "refs/heads/v1".into())));
-        for tag in ["tags/v1", "refs/tags/v1"] {
-            assert_eq!(chosen(tag), Some((b.clone(), c.clone(), "refs/tags/v1".into())), "{tag}");
-        }
-        assert_eq!(chosen("x"), None);
-    }
 
     fn remote(url: &str) -> Git {
         Git {
@@ -686,27 +492,6 @@ mod tests {
         }
     }
 
-    /// R3.6.9.
-    #[test]
-    fn tokens_are_for_one_host_first() {
-        let secrets = |given: &[&str]| -> Secrets {
-            given.iter().map(|id| ((*id).to_owned(), SecretSource::Command(format!("echo {id}")))).collect()
-        };
-        let header = |given: &[&str], url: &str| {
-            let header = authorization(&secrets(given), url).unwrap();
-            header.map(|header| (header.scope, header.value.to_string()))
-        };
-        let basic = |token: &str| format!("Authorization: basic {}", BASE64.encode(format!("x-access-token:{token}")));
-        let url = "https://h:1/r.git";
-        assert_eq!(header(&[], url), None);
-        assert_eq!(header(&["GIT_AUTH_TOKEN"], url), Some((url.into(), basic("GIT_AUTH_TOKEN"))));
-        let all = ["GIT_AUTH_TOKEN", "GIT_AUTH_HEADER", "GIT_AUTH_TOKEN.h:1", "GIT_AUTH_HEADER.other"];
-        assert_eq!(header(&all, url), Some((url.into(), basic("GIT_AUTH_TOKEN.h:1"))));
-        assert_eq!(header(&all[..2], url), Some((url.into(), "Authorization: GIT_AUTH_HEADER".into())));
-        assert_eq!(header(&all, "ssh://h/r"), None);
-        assert_eq!(header(&all, "https://github.com/a/b").unwrap().0, "https://github.com/");
-    }
-
     #[test]
     fn locks_that_were_left_are_removed() {
         let tmp = tempfile::tempdir().unwrap();
@@ -719,17 +504,5 @@ mod tests {
             remove_locks(tmp.path());
             assert_eq!(file.exists(), stays, "{path}");
         }
-    }
-
-    #[test]
-    fn subdirectories_are_no_links() {
-        let tmp = tempfile::tempdir().unwrap();
-        fs::create_dir_all(tmp.path().join("a/b")).unwrap();
-        fs::write(tmp.path().join("f"), "").unwrap();
-        std::os::unix::fs::symlink("/", tmp.path().join("a/l")).unwrap();
-        assert_eq!(real_directory(tmp.path(), "a/b").unwrap(), tmp.path().join("a/b"));
-        assert_eq!(real_directory(tmp.path(), "a/l/etc").unwrap_err(), "\"l\" is a symbolic link");
-        assert_eq!(real_directory(tmp.path(), "f").unwrap_err(), "\"f\" is not a directory");
-        assert_eq!(real_directory(tmp.path(), "x").unwrap_err(), "there is no \"x\"");
     }
 }
