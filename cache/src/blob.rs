@@ -28,9 +28,11 @@ impl Store {
 
     /// The whole of a blob of at most `most` bytes, verified.
     pub fn read_blob(&self, digest: &Digest, most: u64) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
         let path = self.blob_path(digest);
-        let mut file = self.open_blob(digest)?.take(most + 1);
+        let file = self.open_blob(digest)?;
+        let length = file.metadata().map_or(0, |metadata| metadata.len().min(most));
+        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
+        let mut file = file.take(most + 1);
         file.read_to_end(&mut bytes).map_err(Error::io("read the blob", &path))?;
         if bytes.len() as u64 > most {
             return Err(Error::TooLarge { digest: *digest, most });

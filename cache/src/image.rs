@@ -39,10 +39,15 @@ impl Store {
     /// Gives an image a name; an image that had it loses it and stays, dangling.
     pub fn tag(&self, name: &str, descriptor: &Descriptor) -> Result<()> {
         self.change(|entries| {
+            let is_it = |entry: &Descriptor| name_of(entry) == Some(name) && entry.digest() == descriptor.digest();
+            if let Some(entry) = entries.iter_mut().find(|entry| is_it(entry)) {
+                *entry = with_name(descriptor, name);
+                return;
+            }
             let mut nameless = Vec::new();
             entries.retain(|entry| {
                 let had = name_of(entry) == Some(name);
-                if had && entry.digest() != descriptor.digest() {
+                if had {
                     nameless.push(without_name(entry));
                 }
                 !had
@@ -176,6 +181,9 @@ impl Store {
         let mut index = self.index()?;
         let mut entries = index.manifests().clone();
         change(&mut entries);
+        if entries == *index.manifests() {
+            return Ok(());
+        }
         index.set_manifests(entries);
         let path = self.path("index.json");
         let bytes = oci::layout::to_json(&index);

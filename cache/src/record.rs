@@ -13,18 +13,23 @@ pub struct ResultRecord {
 }
 
 impl Store {
-    /// The result for `key`. A record whose layer is gone is dropped.
-    pub fn lookup(&self, key: &[u8; 32]) -> Result<Option<ResultRecord>> {
+    /// The result for `key`, and the content id of its layer. A record whose layer is gone is dropped.
+    pub fn lookup(&self, key: &[u8; 32]) -> Result<Option<(ResultRecord, [u8; 32])>> {
         let found = self.database().with(|connection| {
             connection
-                .prepare_cached("SELECT layer, note FROM result WHERE key = ?")?
-                .query_row((key,), |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))
+                .prepare_cached(
+                    "SELECT result.layer, note, content FROM result LEFT JOIN layer ON layer.id = result.layer
+                     WHERE key = ?",
+                )?
+                .query_row((key,), |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get::<_, Option<_>>(2)?)))
                 .optional()
         })?;
-        let Some((layer, note)) = found else { return Ok(None) };
+        let Some((layer, note, content)) = found else { return Ok(None) };
         let record = ResultRecord { layer: LayerId::from_stored(layer), note };
-        if self.has_layer(&record.layer)? {
-            return Ok(Some(record));
+        if let Some(content) = content
+            && self.layer_path(&record.layer).exists()
+        {
+            return Ok(Some((record, content)));
         }
         self.database().with(|connection| connection.execute("DELETE FROM result WHERE key = ?", (key,)))?;
         Ok(None)
@@ -89,7 +94,7 @@ mod tests {
         let id = store.begin_layer().unwrap().commit(None, &layer).unwrap();
         let record = ResultRecord { layer: id.clone(), note: Some("RUN x".into()) };
         store.record(&[1; 32], &record).unwrap();
-        assert_eq!(store.lookup(&[1; 32]).unwrap(), Some(record));
+        assert_eq!(store.lookup(&[1; 32]).unwrap(), Some((record, [0; 32])));
         assert_eq!(store.lookup(&[2; 32]).unwrap(), None);
         std::fs::remove_dir_all(store.layer_path(&id).parent().unwrap()).unwrap();
         assert_eq!(store.lookup(&[1; 32]).unwrap(), None);

@@ -23,9 +23,8 @@ impl CacheIndex<Value> for StoreIndex {
 
     fn lookup(&self, key: &ContentKey, inputs: &[Value]) -> Result<Option<Value>> {
         let Some(Value::Files(below)) = inputs.first() else { return Ok(None) };
-        let Some(record) = self.store.lookup(&key.0)? else { return Ok(None) };
-        let Some(layer) = self.store.layer(&record.layer)? else { return Ok(None) };
-        let layer = Layer { id: record.layer, content: layer.content_id, origin: None };
+        let Some((record, content)) = self.store.lookup(&key.0)? else { return Ok(None) };
+        let layer = Layer { id: record.layer, content, origin: None };
         Ok(Some(Value::Files(Arc::new(below.with(layer)))))
     }
 

@@ -65,9 +65,15 @@ fn build(
     base_history: usize,
     options: ImageOptions,
 ) -> Result<BuiltImage> {
-    let layers: Result<Vec<_>> =
-        stack.layers().par_iter().map(|layer| layer_descriptor(snapshots, layer, options)).collect();
-    let layers = layers?;
+    let known = stack.layers().iter().map(|layer| known_layer(snapshots.store(), layer, options));
+    // Without anything to write, starting threads would take longer than all the rest.
+    let layers: Vec<_> = match known.collect::<Result<Option<_>>>()? {
+        Some(layers) => layers,
+        None => {
+            let layers = stack.layers().par_iter().map(|layer| image_layer(snapshots, layer, options));
+            layers.collect::<Result<_>>()?
+        }
+    };
     config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
     let times: Vec<Option<i64>> = layers.iter().map(|layer| layer.created).collect();
     fill_history(&mut config, base_history, &times, options.epoch);
@@ -117,7 +123,7 @@ pub fn with_changes(
     let options = ImageOptions { compression: Compression::None, docker_types: false, epoch: None };
     let mut layers = Vec::with_capacity(stack.layers().len() + 1);
     for layer in stack.layers() {
-        layers.push(layer_descriptor(snapshots, layer, options)?);
+        layers.push(image_layer(snapshots, layer, options)?);
     }
     let upper = crate::mount::open_directory(upper)?;
     let lower = if stack.layers().is_empty() { None } else { Some(snapshots.view(&stack.ids())?) };
@@ -176,29 +182,41 @@ struct ImageLayer {
     created: Option<i64>,
 }
 
-fn layer_descriptor(snapshots: &Snapshots, layer: &Layer, options: ImageOptions) -> Result<ImageLayer> {
+/// A layer of an image, whose blob is written if it is not there.
+fn image_layer(snapshots: &Snapshots, layer: &Layer, options: ImageOptions) -> Result<ImageLayer> {
+    if let Some(known) = known_layer(snapshots.store(), layer, options)? {
+        return Ok(known);
+    }
+    let record = record(snapshots.store(), layer)?;
+    let blob = write_layer(snapshots, layer, &record, options.compression)?;
+    snapshots.store().put_layer_blob(&layer.id, &options.compression.key(), &blob)?;
+    Ok(written(&blob, &record, options))
+}
+
+/// The same, if there is nothing to write.
+fn known_layer(store: &Store, layer: &Layer, options: ImageOptions) -> Result<Option<ImageLayer>> {
     if let Some(origin) = &layer.origin {
         let mut descriptor = origin.descriptor.clone();
         let media_type = family(descriptor.media_type().as_ref(), options.docker_types);
         descriptor.set_media_type(media_type);
-        return Ok(ImageLayer { descriptor, diff_id: origin.diff_id, created: None });
+        return Ok(Some(ImageLayer { descriptor, diff_id: origin.diff_id, created: None }));
     }
-    let store = snapshots.store();
-    let record = store
+    match store.layer_blob(&layer.id, &options.compression.key())? {
+        Some(blob) => Ok(Some(written(&blob, &record(store, layer)?, options))),
+        None => Ok(None),
+    }
+}
+
+fn record(store: &Store, layer: &Layer) -> Result<LayerRecord> {
+    store
         .layer(&layer.id)?
-        .ok_or_else(|| Error::Export(format!("layer {} has left the store while it was exported", layer.id)))?;
-    let codec = options.compression.key();
-    let blob = match store.layer_blob(&layer.id, &codec)? {
-        Some(blob) => blob,
-        None => {
-            let blob = write_layer(snapshots, layer, &record, options.compression)?;
-            store.put_layer_blob(&layer.id, &codec, &blob)?;
-            blob
-        }
-    };
+        .ok_or_else(|| Error::Export(format!("layer {} has left the store while it was exported", layer.id)))
+}
+
+fn written(blob: &LayerBlob, record: &LayerRecord, options: ImageOptions) -> ImageLayer {
     let media_type = options.compression.media_type(options.docker_types);
     let descriptor = Descriptor::new(media_type, blob.size, blob.digest.to_spec());
-    Ok(ImageLayer { descriptor, diff_id: blob.diff_id, created: Some(record.created) })
+    ImageLayer { descriptor, diff_id: blob.diff_id, created: Some(record.created) }
 }
 
 /// Tar, digest, compression and digest again, in one pass.

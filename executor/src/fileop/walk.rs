@@ -1,8 +1,10 @@
 //! A walk over a source tree on all cores.
 //!
-//! Directories are tasks of one rayon scope that wait for nobody: a directory's node lives as long as anything below it is at work, and
+//! Directories are tasks that wait for nobody: a directory's node lives as long as anything below it is at work, and
 //! whoever lets go of it last closes it (`Visitor::leave`), then its parent. So the stack stays flat, however deep a hostile tree
 //! is, and a directory's times can be set when nothing is written below it any more.
+//!
+//! The walk begins on the calling thread. Only what is left after a while goes to the others: a small tree is done before they would have started.
 
 use super::error::{Context, Error};
 use super::path::{join, push, shown};
@@ -14,9 +16,12 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, RawDir};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Non-directories that one task takes at most.
 const CHUNK: usize = 128;
+/// How long the calling thread walks alone.
+const ALONE: Duration = Duration::from_millis(1);
 
 pub(crate) struct Entry {
     pub name: Vec<u8>,
@@ -51,6 +56,13 @@ pub(crate) trait Visitor: Sync {
     fn leave(&self, dir: &mut Node<Self::Dir>) -> Result<(), Error>;
 }
 
+/// A piece of work that depends on no other.
+enum Task<D> {
+    Directory(Arc<Node<D>>),
+    Enter { parent: Arc<Node<D>>, name: Vec<u8>, state: FilterState, lazy: bool },
+    Entries { dir: Arc<Node<D>>, entries: Vec<Entry> },
+}
+
 struct Walk<'a, V: Visitor> {
     visitor: &'a V,
     filter: &'a Filter<'a>,
@@ -72,7 +84,15 @@ pub(crate) fn walk<V: Visitor>(
     let walk =
         Walk { visitor, filter, root_path_len: path.len(), failed: AtomicBool::new(false), error: Mutex::new(None) };
     let root = Node { parent: None, fd, stat, path: path.to_vec(), name: Vec::new(), lazy: false, data, state };
-    rayon::scope(|scope| walk.directory(scope, Arc::new(root)));
+    let (began, mut tasks) = (Instant::now(), vec![Task::Directory(Arc::new(root))]);
+    while began.elapsed() < ALONE
+        && let Some(task) = tasks.pop()
+    {
+        walk.run(task, &mut |task| tasks.push(task));
+    }
+    if !tasks.is_empty() {
+        rayon::scope(|scope| tasks.into_iter().for_each(|task| walk.spawn(scope, task)));
+    }
     match walk.error.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),
         None => Ok(()),
@@ -85,25 +105,38 @@ impl<'a, V: Visitor> Walk<'a, V> {
         self.failed.store(true, Ordering::Relaxed);
     }
 
-    fn directory<'s>(&'s self, scope: &Scope<'s>, node: Arc<Node<V::Dir>>)
+    fn spawn<'s>(&'s self, scope: &Scope<'s>, task: Task<V::Dir>)
     where
         V::Dir: 's,
     {
+        scope.spawn(move |scope| self.run(task, &mut |next| self.spawn(scope, next)));
+    }
+
+    /// `more` takes what comes out of it.
+    fn run(&self, task: Task<V::Dir>, more: &mut dyn FnMut(Task<V::Dir>)) {
+        match task {
+            Task::Directory(node) => self.directory(node, more),
+            Task::Enter { parent, name, state, lazy } => self.enter(parent, name, state, lazy, more),
+            Task::Entries { dir, entries } => {
+                self.entries(&dir, &entries);
+                self.release(dir);
+            }
+        }
+    }
+
+    fn directory(&self, node: Arc<Node<V::Dir>>, more: &mut dyn FnMut(Task<V::Dir>)) {
         if self.filter.cancelled.is_some_and(|cancelled| cancelled.load(Ordering::Relaxed)) {
             self.fail(Error::Cancelled);
         }
         if !self.failed.load(Ordering::Relaxed)
-            && let Err(error) = self.list(scope, &node)
+            && let Err(error) = self.list(&node, more)
         {
             self.fail(error);
         }
         self.release(node);
     }
 
-    fn list<'s>(&'s self, scope: &Scope<'s>, node: &Arc<Node<V::Dir>>) -> Result<(), Error>
-    where
-        V::Dir: 's,
-    {
+    fn list(&self, node: &Arc<Node<V::Dir>>, more: &mut dyn FnMut(Task<V::Dir>)) -> Result<(), Error> {
         let mut files = Vec::new();
         let mut path = node.path.clone();
         for entry in read_dir(&node.fd, &node.path)? {
@@ -122,19 +155,14 @@ impl<'a, V: Visitor> Walk<'a, V> {
                 }
             };
             if is_dir {
-                let parent = Arc::clone(node);
-                scope.spawn(move |scope| self.enter(scope, parent, entry.name, state, lazy));
+                more(Task::Enter { parent: Arc::clone(node), name: entry.name, state, lazy });
             } else {
                 files.push(entry);
             }
         }
         while files.len() > CHUNK {
-            let chunk = files.split_off(files.len() - CHUNK);
-            let dir = Arc::clone(node);
-            scope.spawn(move |_| {
-                self.entries(&dir, &chunk);
-                self.release(dir);
-            });
+            let entries = files.split_off(files.len() - CHUNK);
+            more(Task::Entries { dir: Arc::clone(node), entries });
         }
         self.entries(node, &files);
         Ok(())
@@ -149,10 +177,14 @@ impl<'a, V: Visitor> Walk<'a, V> {
         }
     }
 
-    fn enter<'s>(&'s self, scope: &Scope<'s>, parent: Arc<Node<V::Dir>>, name: Vec<u8>, state: FilterState, lazy: bool)
-    where
-        V::Dir: 's,
-    {
+    fn enter(
+        &self,
+        parent: Arc<Node<V::Dir>>,
+        name: Vec<u8>,
+        state: FilterState,
+        lazy: bool,
+        more: &mut dyn FnMut(Task<V::Dir>),
+    ) {
         if self.failed.load(Ordering::Relaxed) {
             return self.release(parent);
         }
@@ -166,7 +198,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         match opened() {
             Ok((path, fd, stat, data)) => {
                 let node = Node { parent: Some(parent), fd, stat, path, name, lazy, data, state };
-                self.directory(scope, Arc::new(node));
+                self.directory(Arc::new(node), more);
             }
             Err(error) => {
                 self.fail(error);
