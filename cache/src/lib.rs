@@ -30,6 +30,7 @@ mod lock;
 mod mount;
 mod ownership;
 mod record;
+pub mod remote;
 mod store;
 
 pub use blob::BlobWriter;

@@ -1,0 +1,62 @@
+//! Remote caches: results of steps that builds on other machines can use (R7.5, R7.6).
+//!
+//! A cache is one [document](Published) and the blobs that it names. The document has BuildKit's format `cacheconfig.v0`, with members of rbuild's own that
+//! other readers skip. Where both lie is a [`Transport`]'s business: registries and directories hold an image manifest, whose config is the document and whose
+//! layers are the blobs (R7.6.8); object stores hold the document alone, whose layers then carry their descriptors as annotations (R7.6.3).
+
+mod attributes;
+mod error;
+
+pub use attributes::Attributes;
+pub use error::{Error, Result};
+
+use bytes::Bytes;
+use oci::{Descriptor, Digest};
+use std::path::Path;
+use tokio::io::AsyncWrite;
+
+/// The media type of the document.
+pub const CONFIG_MEDIA_TYPE: &str = "application/vnd.buildkit.cacheconfig.v0";
+
+/// A document, and the blobs that it names.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// `cacheconfig.v0`, as it lies there. Not looked at yet: it may be anything.
+    pub config: Bytes,
+    /// As a manifest describes them, with its annotations. Empty where there is no manifest: then the document's own annotations describe them.
+    pub blobs: Vec<Descriptor>,
+}
+
+/// How many bytes of a blob have passed.
+pub type Progress<'a> = &'a mut (dyn FnMut(u64) + Send);
+
+/// Where a remote cache's document and blobs lie. Several blobs are read or written at the same time; a transport that must do less at once waits by itself.
+pub trait Transport: Send + Sync {
+    /// What is there; nothing if there is no cache yet, and several where a name stands for images of several platforms, each with a cache of its own.
+    fn published(&self) -> impl Future<Output = Result<Vec<Published>>> + Send;
+
+    /// Whether a blob is there, and will stay for as long as one that is written now.
+    fn has_blob(&self, blob: &Descriptor) -> impl Future<Output = Result<bool>> + Send;
+
+    /// Writes a blob's bytes into `sink`. The caller checks size and digest. Another blob's failure does not end the transport.
+    fn read_blob(
+        &self,
+        blob: &Descriptor,
+        sink: &mut (dyn AsyncWrite + Send + Unpin),
+        progress: Progress<'_>,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Puts a blob there, whose bytes are in a file. It may be there already.
+    fn write_blob(
+        &self,
+        blob: &Descriptor,
+        source: &Path,
+        progress: Progress<'_>,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Makes `published` what the cache holds from now on, in one step: its blobs are there. Gives the digest of what a reader should ask for.
+    fn publish(&self, published: &Published) -> impl Future<Output = Result<Digest>> + Send;
+
+    /// Whether the document's layers must carry their descriptors, since no manifest does (R7.6.3).
+    fn wants_annotations(&self) -> bool;
+}
