@@ -30,6 +30,11 @@ impl Digest {
         Digest(hasher.finalize().into())
     }
 
+    /// From the 32 bytes of a sha256.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Digest(bytes)
+    }
+
     /// The 64 hex digits, as used for file names under `blobs/sha256`.
     pub fn hex(&self) -> String {
         hex::encode(self.0)

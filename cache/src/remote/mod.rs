@@ -5,18 +5,31 @@
 //! layers are the blobs (R7.6.8); object stores hold the document alone, whose layers then carry their descriptors as annotations (R7.6.3).
 
 mod attributes;
+mod contents;
+mod document;
 mod error;
+mod local;
+mod manifest;
+mod registry;
 
 pub use attributes::Attributes;
+pub use contents::{CachedBlob, Contents, Export, ExportedStep, Id, StepResult};
+pub use document::BUILDKIT_LIMIT;
 pub use error::{Error, Result};
+pub use local::LocalCache;
+pub use manifest::{Format, INLINE, inline_value};
+pub use registry::RegistryCache;
 
 use bytes::Bytes;
-use oci::{Descriptor, Digest};
+use oci::Descriptor;
 use std::path::Path;
 use tokio::io::AsyncWrite;
 
 /// The media type of the document.
 pub const CONFIG_MEDIA_TYPE: &str = "application/vnd.buildkit.cacheconfig.v0";
+
+/// A layer's diff id, beside a manifest's descriptor of it.
+const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 
 /// A document, and the blobs that it names.
 #[derive(Clone, Debug)]
@@ -54,9 +67,67 @@ pub trait Transport: Send + Sync {
         progress: Progress<'_>,
     ) -> impl Future<Output = Result<()>> + Send;
 
-    /// Makes `published` what the cache holds from now on, in one step: its blobs are there. Gives the digest of what a reader should ask for.
-    fn publish(&self, published: &Published) -> impl Future<Output = Result<Digest>> + Send;
+    /// Makes `published` what the cache holds from now on, in one step: its blobs are there. Gives what lists them, if anything does.
+    fn publish(&self, published: &Published) -> impl Future<Output = Result<Option<Descriptor>>> + Send;
 
     /// Whether the document's layers must carry their descriptors, since no manifest does (R7.6.3).
     fn wants_annotations(&self) -> bool;
+}
+
+/// A remote cache of any kind.
+#[derive(Clone)]
+pub enum Remote {
+    Registry(RegistryCache),
+    Local(LocalCache),
+}
+
+/// Does the same with a cache of any kind.
+macro_rules! each {
+    ($remote:expr, $cache:ident => $work:expr) => {
+        match $remote {
+            Remote::Registry($cache) => $work,
+            Remote::Local($cache) => $work,
+        }
+    };
+}
+
+impl Transport for Remote {
+    async fn published(&self) -> Result<Vec<Published>> {
+        each!(self, cache => cache.published().await)
+    }
+
+    async fn has_blob(&self, blob: &Descriptor) -> Result<bool> {
+        each!(self, cache => cache.has_blob(blob).await)
+    }
+
+    async fn read_blob(
+        &self,
+        blob: &Descriptor,
+        sink: &mut (dyn AsyncWrite + Send + Unpin),
+        progress: Progress<'_>,
+    ) -> Result<()> {
+        each!(self, cache => cache.read_blob(blob, sink, progress).await)
+    }
+
+    async fn write_blob(&self, blob: &Descriptor, source: &Path, progress: Progress<'_>) -> Result<()> {
+        each!(self, cache => cache.write_blob(blob, source, progress).await)
+    }
+
+    async fn publish(&self, published: &Published) -> Result<Option<Descriptor>> {
+        each!(self, cache => cache.publish(published).await)
+    }
+
+    fn wants_annotations(&self) -> bool {
+        each!(self, cache => cache.wants_annotations())
+    }
+}
+
+impl Remote {
+    /// Takes a blob over from another cache where that moves no bytes. False if it does.
+    pub async fn mount_blob(&self, blob: &Descriptor, from: &Remote) -> Result<bool> {
+        match (self, from) {
+            (Remote::Registry(here), Remote::Registry(from)) => here.mount_blob(blob, from).await,
+            _ => Ok(false),
+        }
+    }
 }
