@@ -23,6 +23,9 @@ pub struct BuildConfig {
     pub platform: Option<String>,
     /// The network of RUN steps: `default`, `none` or `host`.
     pub network: Option<String>,
+    /// How many steps of a build run at a time; 0 for no limit.
+    #[serde(rename = "max-parallelism")]
+    pub max_parallelism: Option<usize>,
 }
 
 impl Config {
@@ -47,6 +50,7 @@ impl Config {
             build: BuildConfig {
                 platform: other.build.platform.or(self.build.platform),
                 network: other.build.network.or(self.build.network),
+                max_parallelism: other.build.max_parallelism.or(self.build.max_parallelism),
             },
         }
     }
@@ -73,11 +77,13 @@ mod tests {
     #[test]
     fn later_files_win() {
         let file = Path::new("config.toml");
-        let system = parse("progress = \"plain\"\n[build]\nnetwork = \"none\"\n", file).unwrap();
-        let user = parse("progress = \"tty\"\n", file).unwrap();
+        let system = parse("progress = \"plain\"\n[build]\nnetwork = \"none\"\nmax-parallelism = 2\n", file).unwrap();
+        let user = parse("progress = \"tty\"\n[build]\nmax-parallelism = 0\n", file).unwrap();
         let merged = system.overridden_by(user);
         assert_eq!(merged.progress.as_deref(), Some("tty"));
         assert_eq!(merged.build.network.as_deref(), Some("none"));
+        assert_eq!(merged.build.max_parallelism, Some(0), "no limit, against the system's");
+        parse("[build]\nmax-parallelism = -1\n", file).unwrap_err();
     }
 
     #[test]

@@ -1,11 +1,15 @@
 //! The store as the solver's [`CacheIndex`]: a step's record names the one layer that the step put on its first input.
 
-use crate::error::{Error, Result, blocking};
+use crate::error::{Error, Result};
 use crate::value::{Layer, Value};
 use cache::{KeyLock, ResultRecord, Store};
 use solver::key::ContentKey;
 use solver::schedule::CacheIndex;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a lock's holder is left alone at most before it is looked after again.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 pub struct StoreIndex {
     store: Store,
@@ -28,12 +32,17 @@ impl CacheIndex<Value> for StoreIndex {
         Ok(Some(Value::Files(Arc::new(below.with(layer)))))
     }
 
+    /// Asks again and again: a thread that waits in the kernel cannot be called back when the build is cancelled, and with many locks to wait for
+    /// no thread would be left to run what others wait for.
     async fn lock(&self, key: &ContentKey) -> Result<KeyLock> {
-        if let Some(lock) = self.store.try_lock_key(&key.0)? {
-            return Ok(lock);
+        let mut pause = Duration::from_millis(1);
+        loop {
+            if let Some(lock) = self.store.try_lock_key(&key.0)? {
+                return Ok(lock);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        let (store, key) = (self.store.clone(), key.0);
-        blocking(move || Ok(store.lock_key(&key)?)).await
     }
 
     fn record(&self, key: &ContentKey, value: &Value) -> Result<()> {

@@ -1,10 +1,16 @@
 //! Runs a graph: every needed vertex once, as soon as its inputs are there, as wide as the graph allows (X5.1, X5.2).
 //!
 //! A vertex's content key is known when its inputs' results are; what each input contributes is found out as soon as that one is there, so that a context
-//! is read while the steps before its COPY still run. If the index has a result for the key, that is taken; otherwise the key is locked, so that another process that wants the same waits for this one and then finds the result, and
-//! the worker runs the op. A result is recorded when, and only when, it is safely stored; one that was made of inputs that changed since the key was
-//! computed is thrown away, and the vertex begins anew. The first failure cancels everything
-//! else (X5.6); results of vertices that had ended stay recorded.
+//! is read while the steps before its COPY still run. If the index has a result for the key, that is taken; otherwise the key is locked, so that whoever wants the same,
+//! here or in another process, waits for this one and then finds the result, and the worker runs the op. So vertices run once whose definitions differ and whose contents turn
+//! out to be equal (R8.2), also where the index is not asked. A result is recorded when, and only when, it is safely stored; one that was made of inputs that changed since the key was
+//! computed is thrown away, and the vertex begins anew.
+//!
+//! The first failure cancels everything else in the build (X5.6, R8.6), also what other targets or platforms need: without them there is no image of all, and whoever waits wants to
+//! know. Results of vertices that had ended stay recorded. Another build that waits for a vertex which is cancelled here runs it then itself.
+//!
+//! Where parallelism is limited, a vertex takes a slot last, when it holds its key's lock and nothing is left to wait for but the op itself. So no slot is held by one that waits for
+//! another, and the limit can make nothing wait for itself.
 
 use crate::event::{Event, EventSink, VertexEvent};
 use crate::graph::{Graph, VertexId};
@@ -13,9 +19,10 @@ use crate::op::{Input, Op, Selection};
 use futures_util::future::{join_all, try_join_all};
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 /// Runs ops. The value of a vertex is the worker's own: for rbuild's executor, a stack of layers or a local directory.
@@ -96,6 +103,8 @@ pub trait CacheIndex<V>: Send + Sync + 'static {
 pub struct ScheduleOptions {
     /// Run every step, whatever the index knows.
     pub no_cache: bool,
+    /// How many processes and file operations run at a time; no limit without it (R8.3). Looking up, reading and waiting are not limited.
+    pub max_parallelism: Option<NonZeroUsize>,
 }
 
 /// A vertex that failed.
@@ -124,6 +133,8 @@ where
     let needed = graph.needed(targets);
     let mut results: HashMap<VertexId, watch::Receiver<Option<W::Value>>> = HashMap::new();
     let mut running = JoinSet::new();
+    let slots = options.max_parallelism.map(|most| Arc::new(Semaphore::new(most.get().min(Semaphore::MAX_PERMITS))));
+    let made = Arc::default();
     let unfinished = Unfinished { events: events.clone(), started: Arc::default() };
     for id in needed {
         let (done, result) = watch::channel(None);
@@ -137,6 +148,8 @@ where
             options,
             events: events.clone(),
             started: unfinished.started.clone(),
+            slots: slots.clone(),
+            made: Arc::clone(&made),
         };
         running.spawn(async move {
             if let Some(value) = step.value(inputs).await? {
@@ -175,7 +188,7 @@ struct Unfinished {
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        let started = std::mem::take(&mut *self.started.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        let started = std::mem::take(&mut *locked(&self.started));
         for mut event in started.into_values() {
             event.completed = Some(SystemTime::now());
             event.error = Some("context canceled".into());
@@ -185,7 +198,7 @@ impl Drop for Unfinished {
 }
 
 /// One vertex on its way to a value.
-struct Step<W, C> {
+struct Step<W: Worker, C> {
     graph: Arc<Graph>,
     id: VertexId,
     worker: Arc<W>,
@@ -193,7 +206,12 @@ struct Step<W, C> {
     options: ScheduleOptions,
     events: EventSink,
     started: Arc<Mutex<HashMap<String, VertexEvent>>>,
+    slots: Option<Arc<Semaphore>>,
+    made: Arc<Made<W::Value>>,
 }
+
+/// What ran in this build. It holds for the build's other vertices even if nothing from before does.
+type Made<V> = Mutex<HashMap<ContentKey, V>>;
 
 impl<W, C> Step<W, C>
 where
@@ -248,12 +266,19 @@ where
         if let Some(value) = self.lookup(&key, inputs)? {
             return Ok(Ok(value));
         }
+        let _slot = match &self.slots {
+            Some(slots) => Some(slots.acquire().await.expect("it is never closed")),
+            None => None,
+        };
         self.start();
         let value = match self.run(inputs, contributions).await {
             Ok(value) => self.index.record(&key, &value).map(|()| value).map_err(|error| self.failed(error)),
             Err(error) if self.worker.is_stale(&error) => return Ok(Err(error)),
             Err(error) => Err(self.failed(error)),
         };
+        if let Ok(value) = &value {
+            locked(&self.made).insert(key, value.clone());
+        }
         self.end(value.as_ref().err().map(ToString::to_string), false);
         value.map(Ok)
     }
@@ -305,10 +330,10 @@ where
     }
 
     fn lookup(&self, key: &ContentKey, inputs: &[W::Value]) -> Result<Option<W::Value>, SolveError> {
-        if self.options.no_cache {
-            return Ok(None);
-        }
-        let found = self.index.lookup(key, inputs).map_err(|error| self.failed(error))?;
+        let found = match self.options.no_cache {
+            true => locked(&self.made).get(key).cloned(),
+            false => self.index.lookup(key, inputs).map_err(|error| self.failed(error))?,
+        };
         if found.is_some() {
             self.start();
             self.end(None, true);
@@ -362,9 +387,13 @@ where
         }
     }
 
-    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<String, VertexEvent>> {
-        self.started.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn running(&self) -> MutexGuard<'_, HashMap<String, VertexEvent>> {
+        locked(&self.started)
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn awaited<V: Clone>(mut pending: Pending<V>) -> Option<V> {

@@ -1,9 +1,11 @@
 //! The flags of `rbuild build`, as docker buildx spells them.
 
 use crate::commands::call::Call;
+use crate::config::BuildConfig;
 use crate::error::{CliError, Result};
 use crate::limits::{self, LimitArgs};
 use clap::Args;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,6 +34,10 @@ pub struct BuildArgs {
     /// Run every step, whatever the cache holds
     #[arg(long)]
     pub no_cache: bool,
+
+    /// Run at most so many RUN and COPY steps at a time; 0 for no limit (the default, unless the configuration has max-parallelism)
+    #[arg(long, value_name = "N")]
+    max_parallelism: Option<usize>,
 
     /// Ask the registry for base images, whatever the store holds
     #[arg(long)]
@@ -191,6 +197,11 @@ impl BuildArgs {
             }
             (stage, target) => Ok(stage.or(target)),
         }
+    }
+
+    /// How many steps run at a time, if that is limited.
+    pub fn max_parallelism(&self, config: &BuildConfig) -> Option<NonZeroUsize> {
+        self.max_parallelism.or(config.max_parallelism).and_then(NonZeroUsize::new)
     }
 
     /// Whether a shell is wanted in what was built.

@@ -144,7 +144,7 @@ async fn build(args: &BuildArgs, request: &Request, app: &App, images: &Images, 
     let worker =
         Arc::new(LocalWorker::new(app.snapshots.clone(), app.launcher.clone(), sources, request.worker.clone()));
     let index = Arc::new(StoreIndex::new(app.store.clone()));
-    let options = ScheduleOptions { no_cache: args.no_cache };
+    let options = ScheduleOptions { no_cache: args.no_cache, max_parallelism: args.max_parallelism(&app.config.build) };
     let results: Vec<_> = targets.iter().map(|target| target.result).collect();
     let solved = solve(Arc::new(graph), &results, worker.clone(), index, options, events.clone()).await;
     worker.save_digests();
