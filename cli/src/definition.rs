@@ -77,6 +77,8 @@ impl Definition {
     }
 }
 
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
 /// `--build-arg`. Without a value it is taken from the environment, and where it is unset there, it is not passed (D13.16).
 pub fn build_args(given: &[String]) -> Result<BTreeMap<String, String>> {
     let mut args = BTreeMap::new();
@@ -90,6 +92,10 @@ pub fn build_args(given: &[String]) -> Result<BTreeMap<String, String>> {
                 }
             }
         }
+    }
+    // As buildx forwards it (R4.8.1).
+    if let (false, Ok(epoch)) = (args.contains_key(EPOCH), std::env::var(EPOCH)) {
+        args.insert(EPOCH.to_owned(), epoch);
     }
     Ok(args)
 }

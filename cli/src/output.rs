@@ -12,9 +12,9 @@ pub enum OutputSpec {
     /// An OCI layout as a directory, beside what is in it already.
     Layout { directory: PathBuf, names: Vec<String>, format: ImageFormat },
     /// The files, in a directory. `split` says whether each platform has a folder; by default where there are several.
-    Local { directory: PathBuf, split: Option<bool> },
+    Local { directory: PathBuf, split: Option<bool>, epoch: Epoch },
     /// The files, as a tar.
-    Tar { destination: Destination, split: Option<bool> },
+    Tar { destination: Destination, split: Option<bool>, epoch: Epoch },
     /// Nothing but the cache.
     CacheOnly,
 }
@@ -30,6 +30,46 @@ pub struct ImageFormat {
     /// `None`: what suits the output.
     pub compression: Option<Compression>,
     pub docker_types: bool,
+    pub epoch: Epoch,
+    /// Files of new layers are no later than the epoch.
+    pub rewrites_times: bool,
+}
+
+/// `source-date-epoch`: what an output takes as SOURCE_DATE_EPOCH (R4.8.1, R4.8.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Epoch {
+    /// The build's own.
+    #[default]
+    OfBuild,
+    Unset,
+    Seconds(i64),
+}
+
+impl ImageFormat {
+    /// What suits the output.
+    pub const PLAIN: ImageFormat =
+        ImageFormat { compression: None, docker_types: false, epoch: Epoch::OfBuild, rewrites_times: false };
+}
+
+impl Epoch {
+    fn parse(text: &str) -> Result<Epoch, String> {
+        match text {
+            "" => Ok(Epoch::Unset),
+            text => text
+                .parse()
+                .map(Epoch::Seconds)
+                .map_err(|_| format!("invalid source-date-epoch {text:?}: expected seconds since 1970")),
+        }
+    }
+
+    /// In seconds, where that of the build is `build`.
+    pub fn seconds(self, build: Option<i64>) -> Option<i64> {
+        match self {
+            Epoch::OfBuild => build,
+            Epoch::Unset => None,
+            Epoch::Seconds(seconds) => Some(seconds),
+        }
+    }
 }
 
 const TYPES: [&str; 7] = ["oci", "docker", "tar", "local", "image", "registry", "cacheonly"];
@@ -43,8 +83,8 @@ impl OutputSpec {
             && !only.contains('=')
         {
             return Ok(match only.as_str() {
-                "-" => OutputSpec::Tar { destination: Destination::Stdout, split: None },
-                path => OutputSpec::Local { directory: path.into(), split: None },
+                "-" => OutputSpec::Tar { destination: Destination::Stdout, split: None, epoch: Epoch::OfBuild },
+                path => OutputSpec::Local { directory: path.into(), split: None, epoch: Epoch::OfBuild },
             });
         }
         let mut values = Fields::default();
@@ -96,6 +136,8 @@ struct Fields {
     docker_types: bool,
     directory: bool,
     split: Option<bool>,
+    epoch: Epoch,
+    rewrites_times: bool,
 }
 
 impl Fields {
@@ -120,7 +162,9 @@ impl Fields {
             "oci-mediatypes" => self.docker_types = !flag()?,
             "tar" => self.directory = !flag()?,
             "store" if flag()? => {}
-            "unpack" | "force-compression" | "name-canonical" | "push-by-digest" | "rewrite-timestamp" if !flag()? => {}
+            "unpack" | "force-compression" | "name-canonical" | "push-by-digest" if !flag()? => {}
+            "rewrite-timestamp" => self.rewrites_times = flag()?,
+            "source-date-epoch" => self.epoch = Epoch::parse(value)?,
             "platform-split" => self.split = Some(flag()?),
             key => return Err(format!("output option {key:?} is not supported yet")),
         }
@@ -128,7 +172,13 @@ impl Fields {
     }
 
     fn finish(self, text: &str) -> Result<OutputSpec, String> {
-        let format = ImageFormat { compression: self.compression()?, docker_types: self.docker_types };
+        let format = ImageFormat {
+            compression: self.compression()?,
+            docker_types: self.docker_types,
+            epoch: self.epoch,
+            rewrites_times: self.rewrites_times,
+        };
+        let (split, epoch) = (self.split, self.epoch);
         let file = |destination: Option<String>| match destination.as_deref() {
             None | Some("" | "-") => Destination::Stdout,
             Some(path) => Destination::File(path.into()),
@@ -158,10 +208,10 @@ impl Fields {
                     Ok(OutputSpec::Archive { docker: true, destination: file(destination), names: self.names, format })
                 }
             },
-            Some("tar") => Ok(OutputSpec::Tar { destination: file(self.destination), split: self.split }),
+            Some("tar") => Ok(OutputSpec::Tar { destination: file(self.destination), split, epoch }),
             Some("local") => match self.destination {
                 Some(path) if path != "-" && !path.is_empty() => {
-                    Ok(OutputSpec::Local { directory: path.into(), split: self.split })
+                    Ok(OutputSpec::Local { directory: path.into(), split, epoch })
                 }
                 _ => Err(format!("output {text:?}: dest is required for local output")),
             },
@@ -216,7 +266,7 @@ fn csv(text: &str) -> Result<Vec<String>, String> {
 mod tests {
     use super::*;
 
-    const PLAIN: ImageFormat = ImageFormat { compression: None, docker_types: false };
+    const PLAIN: ImageFormat = ImageFormat::PLAIN;
 
     #[test]
     fn outputs_are_told_by_their_type() {
@@ -226,8 +276,9 @@ mod tests {
             names: vec![],
             format: PLAIN,
         };
-        let local = |directory: &str, split| OutputSpec::Local { directory: directory.into(), split };
-        let tar = |destination, split| OutputSpec::Tar { destination, split };
+        let local =
+            |directory: &str, split| OutputSpec::Local { directory: directory.into(), split, epoch: Epoch::OfBuild };
+        let tar = |destination, split| OutputSpec::Tar { destination, split, epoch: Epoch::OfBuild };
         for (text, expected) in [
             ("out", local("out", None)),
             ("-", tar(Destination::Stdout, None)),
@@ -253,7 +304,24 @@ mod tests {
         else {
             panic!("not an archive")
         };
-        assert_eq!(format, ImageFormat { compression: Some(Compression::Zstd { level: 9 }), docker_types: true });
+        let zstd = Some(Compression::Zstd { level: 9 });
+        assert_eq!(format, ImageFormat { compression: zstd, docker_types: true, ..PLAIN });
+    }
+
+    /// R4.8.1, R4.8.2.
+    #[test]
+    fn times_of_outputs() {
+        let image = |text: &str| match OutputSpec::parse(text) {
+            Ok(OutputSpec::Image { format, .. }) => (format.epoch.seconds(Some(7)), format.rewrites_times),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(image("type=image,rewrite-timestamp=true"), (Some(7), true));
+        assert_eq!(image("type=image,source-date-epoch=5,rewrite-timestamp=false"), (Some(5), false));
+        assert_eq!(image("type=image,source-date-epoch="), (None, false));
+        let Ok(OutputSpec::Local { epoch, .. }) = OutputSpec::parse("type=local,dest=x,source-date-epoch=-1") else {
+            panic!("not local")
+        };
+        assert_eq!(epoch, Epoch::Seconds(-1));
     }
 
     #[test]
@@ -267,6 +335,7 @@ mod tests {
             ("type=local,dest=x,platform-split=maybe", "expected true or false"),
             ("type=oci,dest=x,compression=lz4", "unknown compression"),
             ("type=oci,dest=x,compression=gzip,compression-level=12", "not within"),
+            ("type=oci,dest=x,source-date-epoch=now", "invalid source-date-epoch \"now\""),
             ("type=oci,dest=x,nonsense=1", "\"nonsense\" is not supported yet"),
             ("type=oci,\"dest=x", "unbalanced quote"),
         ] {

@@ -78,7 +78,7 @@ impl FileStep<'_> {
                         "" => (0, 0),
                         owner => users::owner(self.draft.root.as_fd(), owner).map_err(Error::Owner)?,
                     };
-                    fileop::mkdir(self.draft.root.as_fd(), &mkdir.path, owner, None)?;
+                    fileop::mkdir(self.draft.root.as_fd(), &mkdir.path, owner, mkdir.time)?;
                 }
                 FileAction::Mkfile(mkfile) => {
                     fileop::mkfile(self.draft.root.as_fd(), &mkfile.path, mkfile.data.as_bytes(), mkfile.mode)?;

@@ -139,6 +139,12 @@ impl Task {
         }));
     }
 
+    /// A line of output.
+    pub fn log(&self, stream: Stream, text: impl Into<Vec<u8>>) {
+        let (vertex, data) = (self.vertex.digest.clone(), text.into());
+        self.sink.send(Event::Log(LogEvent { vertex, stream, data, timestamp: SystemTime::now() }));
+    }
+
     pub fn done(self) {
         self.end(None, false);
     }

@@ -120,7 +120,9 @@ mod tests {
     use crate::op::{File, FileAction, Mkdir, Source};
 
     fn mkdir(path: &str) -> Op {
-        Op::File(File { actions: vec![FileAction::Mkdir(Mkdir { path: path.into(), owner: String::new() })] })
+        Op::File(File {
+            actions: vec![FileAction::Mkdir(Mkdir { path: path.into(), owner: String::new(), time: None })],
+        })
     }
 
     #[test]

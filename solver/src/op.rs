@@ -192,6 +192,9 @@ pub struct Mkdir {
     pub path: String,
     /// `USER` at this point; empty means root.
     pub owner: String,
+    /// Seconds since 1970, where SOURCE_DATE_EPOCH says so; else now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<i64>,
 }
 
 /// Writes a file (a here-document).

@@ -145,7 +145,7 @@ impl CacheIndex<String> for Memory {
 }
 
 fn mkdir(path: &str) -> Op {
-    Op::File(File { actions: vec![FileAction::Mkdir(Mkdir { path: path.into(), owner: String::new() })] })
+    Op::File(File { actions: vec![FileAction::Mkdir(Mkdir { path: path.into(), owner: String::new(), time: None })] })
 }
 
 fn copy(path: &str) -> Op {

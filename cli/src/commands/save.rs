@@ -2,6 +2,7 @@ use crate::app::App;
 use crate::error::{CliError, Result};
 use crate::file::to_file;
 use clap::Args;
+use executor::export::archive::{self, ArchiveOptions};
 use rustix::termios::isatty;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -25,14 +26,15 @@ pub fn run(args: &SaveArgs, app: &App) -> Result<ExitCode> {
         let found = app.find(word)?;
         images.push((found.name.into_iter().collect(), found.image.descriptor));
     }
+    let options = ArchiveOptions { docker: true, ..ArchiveOptions::default() };
     match &args.output {
-        Some(path) => to_file(path, |out| executor::export::archive::write(&app.store, &images, true, out))?,
+        Some(path) => to_file(path, |out| archive::write(&app.store, &images, &options, out))?,
         None if isatty(std::io::stdout()) => {
             return Err(CliError::Usage("an archive is not written to a terminal: use -o FILE".into()));
         }
         None => {
             let mut out = BufWriter::new(std::io::stdout().lock());
-            executor::export::archive::write(&app.store, &images, true, &mut out)?;
+            archive::write(&app.store, &images, &options, &mut out)?;
             out.flush()?;
         }
     }

@@ -162,6 +162,7 @@ impl Harness {
             .env("DOCKER_CONFIG", self.path("docker"))
             .env_remove("BUILDKIT_PROGRESS")
             .env_remove("DOCKER_DEFAULT_PLATFORM")
+            .env_remove("SOURCE_DATE_EPOCH")
             .stdin(Stdio::null());
         command
     }

@@ -2,7 +2,8 @@
 
 use crate::error::{Error, Result};
 use cache::Store;
-use oci::archive::{ArchiveImage, ArchiveOptions, BlobSink};
+pub use oci::archive::ArchiveOptions;
+use oci::archive::{ArchiveImage, BlobSink};
 use oci::{Descriptor, Digest};
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -17,17 +18,25 @@ impl BlobSink for StoreSink<'_> {
     }
 }
 
-/// Writes images as an OCI layout in a tar; with `docker` so that `docker load` reads it too.
-pub fn write(store: &Store, images: &[(Vec<String>, Descriptor)], docker: bool, out: &mut impl Write) -> Result<()> {
-    let options = ArchiveOptions { docker, created: None };
-    oci::archive::write_oci(&archive_images(images), &|digest| open(store, digest), &options, out)
+/// Writes images as an OCI layout in a tar.
+pub fn write(
+    store: &Store,
+    images: &[(Vec<String>, Descriptor)],
+    options: &ArchiveOptions,
+    out: &mut impl Write,
+) -> Result<()> {
+    oci::archive::write_oci(&archive_images(images), &|digest| open(store, digest), options, out)
         .map_err(|error| Error::Export(error.to_string()))
 }
 
 /// Adds images to an OCI layout, made if it is missing.
-pub fn write_directory(store: &Store, images: &[(Vec<String>, Descriptor)], directory: &Path) -> Result<()> {
-    let options = ArchiveOptions::default();
-    oci::archive::write_directory(&archive_images(images), &|digest| open(store, digest), &options, directory)
+pub fn write_directory(
+    store: &Store,
+    images: &[(Vec<String>, Descriptor)],
+    options: &ArchiveOptions,
+    directory: &Path,
+) -> Result<()> {
+    oci::archive::write_directory(&archive_images(images), &|digest| open(store, digest), options, directory)
         .map_err(|error| Error::Export(error.to_string()))
 }
 

@@ -7,17 +7,20 @@ use crate::value::{Layer, Stack};
 use cache::{LayerBlob, LayerRecord, Store};
 use oci::codec::{Compression, Encoder, HashingReader, HashingWriter, decoder};
 use oci::image::{History, ImageConfig};
-use oci::layer::{Change, Marks, TarOptions};
+use oci::layer::{Change, Marks, TarOptions, Times};
 use oci::{Descriptor, DiffId, Digest, MediaType};
 use rayon::prelude::*;
 use serde_json::json;
 use solver::event::Task;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{BufWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+
+/// Marks a layer whose times are no later than this (R4.8.10).
+const REWRITTEN: &str = "buildkit/rewritten-timestamp";
 
 #[derive(Clone, Copy, Debug)]
 pub struct ImageOptions {
@@ -25,8 +28,10 @@ pub struct ImageOptions {
     pub compression: Compression,
     /// Docker's media types instead of OCI's.
     pub docker_types: bool,
-    /// The time of the image and of its new history entries, in seconds, instead of the times at which layers were made.
-    pub epoch: Option<i64>,
+    /// The time of new history entries, in seconds, instead of the times at which layers were made.
+    pub dated: Option<i64>,
+    /// No file of a new layer has a later time (R4.8.5); those of a base stay as they are (R4.8.6).
+    pub latest: Option<i64>,
 }
 
 /// An image in the store.
@@ -47,9 +52,21 @@ pub async fn complete(
     options: ImageOptions,
     task: &Task,
 ) -> Result<BuiltImage> {
-    let origins = stack.layers().iter().filter_map(|layer| layer.origin.as_ref());
-    for origin in origins {
-        images.download(&origin.reference, &[&origin.descriptor], task.digest(), task.sink()).await?;
+    let base = base_layers(stack, config);
+    for (index, layer) in stack.layers().iter().enumerate() {
+        let Some(origin) = &layer.origin else { continue };
+        match options.latest {
+            // Written anew from its files.
+            Some(_) if index >= base => {
+                images.unpack(snapshots, &stack.below(index + 1), task.digest(), task.sink()).await?
+            }
+            _ => images.download(&origin.reference, &[&origin.descriptor], task.digest(), task.sink()).await?,
+        }
+    }
+    if let Some(latest) = options.latest {
+        let time =
+            OffsetDateTime::from_unix_timestamp(latest).map_or_else(|_| String::new(), |time| format!(" ({time})"));
+        task.status(format!("rewriting layers with source-date-epoch {latest}{time}"), 0, 0, true);
     }
     let (snapshots, stack, config) = (snapshots.clone(), stack.clone(), config.clone());
     let image = crate::error::blocking(move || build(&snapshots, &stack, config, base_history, options)).await?;
@@ -65,20 +82,35 @@ fn build(
     base_history: usize,
     options: ImageOptions,
 ) -> Result<BuiltImage> {
-    let known = stack.layers().iter().map(|layer| known_layer(snapshots.store(), layer, options));
+    let base = base_layers(stack, &config);
+    let options_of = |index| match index >= base {
+        true => options,
+        false => ImageOptions { latest: None, ..options },
+    };
+    let layers = stack.layers().iter().enumerate();
+    let known = layers.clone().map(|(index, layer)| known_layer(snapshots.store(), layer, options_of(index)));
     // Without anything to write, starting threads would take longer than all the rest.
     let layers: Vec<_> = match known.collect::<Result<Option<_>>>()? {
         Some(layers) => layers,
         None => {
-            let layers = stack.layers().par_iter().map(|layer| image_layer(snapshots, layer, options));
+            let layers: Vec<_> = layers.collect();
+            let layers = layers.into_par_iter().map(|(index, layer)| image_layer(snapshots, layer, options_of(index)));
             layers.collect::<Result<_>>()?
         }
     };
     config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
     let times: Vec<Option<i64>> = layers.iter().map(|layer| layer.created).collect();
-    fill_history(&mut config, base_history, &times, options.epoch);
+    fill_history(&mut config, base_history, &times, options.dated);
     let descriptors: Vec<_> = layers.iter().map(|layer| &layer.descriptor).collect();
     write_documents(snapshots.store(), &config, &descriptors, options.docker_types)
+}
+
+/// How many layers at the bottom of `stack` are those of the image that `config` was made from: it still names them.
+fn base_layers(stack: &Stack, config: &ImageConfig) -> usize {
+    let layers = stack.layers().iter().zip(&config.rootfs.diff_ids);
+    layers
+        .take_while(|(layer, diff_id)| layer.origin.as_ref().is_some_and(|origin| origin.diff_id == **diff_id))
+        .count()
 }
 
 /// Writes config and manifest.
@@ -120,7 +152,7 @@ pub fn with_changes(
     left_out: &BTreeSet<Vec<u8>>,
     mut config: ImageConfig,
 ) -> Result<BuiltImage> {
-    let options = ImageOptions { compression: Compression::None, docker_types: false, epoch: None };
+    let options = ImageOptions { compression: Compression::None, docker_types: false, dated: None, latest: None };
     let mut layers = Vec::with_capacity(stack.layers().len() + 1);
     for layer in stack.layers() {
         layers.push(image_layer(snapshots, layer, options)?);
@@ -129,7 +161,7 @@ pub fn with_changes(
     let lower = if stack.layers().is_empty() { None } else { Some(snapshots.view(&stack.ids())?) };
     let changes = oci::layer::diff(upper.as_fd(), lower.as_ref().map(AsFd::as_fd), snapshots.marks(), &|_| false)?;
     let changes = changes.filter(|change| change.as_ref().map_or(true, |change| !left_out.contains(&change.path)));
-    let blob = write_changes(snapshots.store(), changes, upper.as_fd(), options.compression)?;
+    let blob = write_changes(snapshots.store(), changes, upper.as_fd(), options)?;
     let descriptor = Descriptor::new(options.compression.media_type(false), blob.size, blob.digest.to_spec());
     layers.push(ImageLayer { descriptor, diff_id: blob.diff_id, created: None });
     config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
@@ -188,20 +220,20 @@ fn image_layer(snapshots: &Snapshots, layer: &Layer, options: ImageOptions) -> R
         return Ok(known);
     }
     let record = record(snapshots.store(), layer)?;
-    let blob = write_layer(snapshots, layer, &record, options.compression)?;
-    snapshots.store().put_layer_blob(&layer.id, &options.compression.key(), &blob)?;
+    let blob = write_layer(snapshots, layer, &record, options)?;
+    snapshots.store().put_layer_blob(&layer.id, &codec(options), &blob)?;
     Ok(written(&blob, &record, options))
 }
 
 /// The same, if there is nothing to write.
 fn known_layer(store: &Store, layer: &Layer, options: ImageOptions) -> Result<Option<ImageLayer>> {
-    if let Some(origin) = &layer.origin {
+    if let (Some(origin), None) = (&layer.origin, options.latest) {
         let mut descriptor = origin.descriptor.clone();
         let media_type = family(descriptor.media_type().as_ref(), options.docker_types);
         descriptor.set_media_type(media_type);
         return Ok(Some(ImageLayer { descriptor, diff_id: origin.diff_id, created: None }));
     }
-    match store.layer_blob(&layer.id, &options.compression.key())? {
+    match store.layer_blob(&layer.id, &codec(options))? {
         Some(blob) => Ok(Some(written(&blob, &record(store, layer)?, options))),
         None => Ok(None),
     }
@@ -213,38 +245,47 @@ fn record(store: &Store, layer: &Layer) -> Result<LayerRecord> {
         .ok_or_else(|| Error::Export(format!("layer {} has left the store while it was exported", layer.id)))
 }
 
+/// How a layer's files became its blob.
+fn codec(options: ImageOptions) -> String {
+    let compression = options.compression.key();
+    match options.latest {
+        Some(latest) => format!("{compression} until {latest}"),
+        None => compression,
+    }
+}
+
 fn written(blob: &LayerBlob, record: &LayerRecord, options: ImageOptions) -> ImageLayer {
     let media_type = options.compression.media_type(options.docker_types);
-    let descriptor = Descriptor::new(media_type, blob.size, blob.digest.to_spec());
+    let mut descriptor = Descriptor::new(media_type, blob.size, blob.digest.to_spec());
+    // Docker's documents have no annotations (R4.6.2).
+    if let (Some(latest), false) = (options.latest, options.docker_types) {
+        descriptor.set_annotations(Some(HashMap::from([(REWRITTEN.to_owned(), latest.to_string())])));
+    }
     ImageLayer { descriptor, diff_id: blob.diff_id, created: Some(record.created) }
 }
 
 /// Tar, digest, compression and digest again, in one pass.
-fn write_layer(
-    snapshots: &Snapshots,
-    layer: &Layer,
-    record: &LayerRecord,
-    compression: Compression,
-) -> Result<LayerBlob> {
+fn write_layer(snapshots: &Snapshots, layer: &Layer, record: &LayerRecord, options: ImageOptions) -> Result<LayerBlob> {
     let upper = crate::mount::open_directory(&snapshots.store().layer_path(&layer.id))?;
     let lower = if record.lowers.is_empty() { None } else { Some(snapshots.view(&record.lowers)?) };
     let book = snapshots.book(&layer.id);
     let marks = if record.userxattr { Marks::User } else { Marks::Trusted };
     let is_single = |path: &[u8]| book.as_ref().is_some_and(|book| book.digest(path).is_some());
     let changes = oci::layer::diff(upper.as_fd(), lower.as_ref().map(AsFd::as_fd), marks, &is_single)?;
-    write_changes(snapshots.store(), changes, upper.as_fd(), compression)
+    write_changes(snapshots.store(), changes, upper.as_fd(), options)
 }
 
 fn write_changes(
     store: &Store,
     changes: impl IntoIterator<Item = std::result::Result<Change, oci::layer::Error>>,
     upper: BorrowedFd,
-    compression: Compression,
+    options: ImageOptions,
 ) -> Result<LayerBlob> {
+    let times = options.latest.map_or(Times::Kept, Times::AtMost);
     let blob = store.blob_writer()?;
-    let encoder = Encoder::new(blob, compression);
+    let encoder = Encoder::new(blob, options.compression);
     let mut tar = BufWriter::with_capacity(256 * 1024, HashingWriter::new(encoder));
-    oci::layer::write_tar(changes, upper, &TarOptions::default(), &mut tar)?;
+    oci::layer::write_tar(changes, upper, &TarOptions { times }, &mut tar)?;
     tar.flush().map_err(Error::write("a layer"))?;
     let hashing = tar.into_inner().map_err(|error| Error::write("a layer")(error.into_error()))?;
     let (encoder, diff_id, _) = hashing.finish();
@@ -268,8 +309,8 @@ fn family(media_type: &str, docker: bool) -> MediaType {
 }
 
 /// D16.9, D16.10, R4.7.5 to R4.7.8: entries of layers take their layer's time, the others that of the next or the last layer entry.
-/// With an epoch all that has no time yet takes that.
-fn fill_history(config: &mut ImageConfig, base_history: usize, times: &[Option<i64>], epoch: Option<i64>) {
+/// What is `dated` all takes that. The image is as old as its last entry.
+fn fill_history(config: &mut ImageConfig, base_history: usize, times: &[Option<i64>], dated: Option<i64>) {
     let described = config.history.iter().filter(|entry| !entry.empty_layer).count();
     for _ in described..times.len() {
         // Bases without a history: their layers come first.
@@ -277,13 +318,11 @@ fn fill_history(config: &mut ImageConfig, base_history: usize, times: &[Option<i
         let comment = Some("buildkit.exporter.image.v0".to_owned());
         config.history.insert(position, History { comment, ..Default::default() });
     }
-    if let Some(seconds) = epoch {
-        let epoch = rfc3339(seconds.saturating_mul(1_000_000_000));
+    let dated = dated.map(|seconds| rfc3339(seconds.saturating_mul(1_000_000_000)));
+    if let Some(dated) = &dated {
         for entry in &mut config.history {
-            entry.created.get_or_insert_with(|| epoch.clone());
+            entry.created.get_or_insert_with(|| dated.clone());
         }
-        config.created = Some(epoch);
-        return;
     }
     let mut layers = times.iter();
     let mut undated = Vec::new();
@@ -304,7 +343,7 @@ fn fill_history(config: &mut ImageConfig, base_history: usize, times: &[Option<i
         }
     }
     let now = || rfc3339(i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos()).unwrap_or(0));
-    let last = last.unwrap_or_else(now);
+    let last = last.or(dated).unwrap_or_else(now);
     for index in undated {
         config.history[index].created = Some(last.clone());
     }

@@ -4,7 +4,8 @@ use crate::error::{Error, Result};
 use crate::snapshot::Snapshots;
 use crate::value::Stack;
 use oci::Platform;
-use oci::layer::{NamedTree, TarOptions};
+use oci::layer::{NamedTree, TarOptions, Times};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -36,7 +37,7 @@ impl Trees {
     }
 
     /// Copies the files into a directory, made if it is missing; owners become the caller's.
-    pub fn to_directory(&self, placing: Placing, directory: &Path) -> Result<()> {
+    pub fn to_directory(&self, placing: Placing, times: Times, directory: &Path) -> Result<()> {
         let trees = self.named();
         if placing == Placing::Together && trees.len() > 1 {
             oci::layer::check_disjoint(&trees)?;
@@ -46,14 +47,20 @@ impl Trees {
                 Placing::Split => directory.join(tree.folder()),
                 Placing::Together => directory.to_owned(),
             };
-            oci::layer::copy_tree(tree.root, &folder)?;
+            oci::layer::copy_tree(tree.root, &folder, times)?;
+            if let (Placing::Split, Times::All(seconds)) = (placing, times) {
+                let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
+                let times = Timestamps { last_access: time, last_modification: time };
+                rustix::fs::utimensat(CWD, &folder, &times, AtFlags::empty())
+                    .map_err(|error| Error::write("the time of a folder")(error.into()))?;
+            }
         }
         Ok(())
     }
 
     /// Writes the files as a tar, with owners, attributes and devices.
-    pub fn to_tar(&self, placing: Placing, out: &mut impl Write) -> Result<()> {
-        let (trees, options) = (self.named(), TarOptions::default());
+    pub fn to_tar(&self, placing: Placing, times: Times, out: &mut impl Write) -> Result<()> {
+        let (trees, options) = (self.named(), TarOptions { times });
         match (placing, trees.as_slice()) {
             (Placing::Split, _) => oci::layer::tar_from_trees(&trees, &options, out)?,
             (Placing::Together, [one]) => oci::layer::tar_from_directory(one.root, &options, out)?,

@@ -109,6 +109,20 @@ pub fn read_all(input: impl Read + Send, limit: u64) -> io::Result<usize> {
     Ok(entries)
 }
 
+/// The newest time of a regular file in an archive, in seconds since 1970; `None` if this is none, or holds none.
+pub fn newest(input: impl Read + Send) -> Option<i64> {
+    let mut archive = Archive::new(decompress(input).ok()?);
+    let mut newest = None;
+    loop {
+        match archive.next() {
+            Ok(Some(entry)) if entry.kind == b'0' => newest = newest.max(Some(entry.mtime.0)),
+            Ok(Some(_)) => {}
+            Ok(None) => return newest,
+            Err(_) => return None,
+        }
+    }
+}
+
 impl<R: Read> Archive<R> {
     pub fn new(input: R) -> Archive<R> {
         Archive { input, data: 0, padding: 0 }

@@ -28,9 +28,9 @@ mod tree;
 mod unpack;
 mod walk;
 
-pub use archive::is_archive;
 #[doc(hidden)]
 pub use archive::read_all as read_archive;
+pub use archive::{is_archive, newest};
 pub use book::{Book, BookWriter, Previous};
 pub use copy::{copy, place_staged, stage};
 pub use digest::selection_digest;

@@ -3,9 +3,10 @@
 //! A file becomes a layer of its own with nothing else in it. What is remembered of a URL is the layer and what the server said to
 //! tell versions apart, so that an unchanged file is asked about but not sent again; one whose checksum is given is not even asked about.
 
+use super::material::{Material, Materials};
 use super::progress::Progress;
 use crate::error::{Error, Result, blocking};
-use crate::fileop::Context as _;
+use crate::fileop::{self, Context as _};
 use crate::secrets::{SecretError, Secrets};
 use crate::snapshot::Snapshots;
 use crate::value::Stack;
@@ -16,6 +17,7 @@ use rustix::fs::{Mode, OFlags, Timespec, Timestamps};
 use serde::{Deserialize, Serialize};
 use solver::event::EventSink;
 use std::fs::File;
+use std::os::fd::AsFd;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 use zeroize::Zeroizing;
@@ -29,6 +31,16 @@ pub struct Urls {
     snapshots: Snapshots,
     downloader: Downloader,
     secrets: Secrets,
+    materials: Materials,
+}
+
+/// What a URL gave.
+pub struct Fetched {
+    /// With the file and nothing else.
+    pub stack: Stack,
+    pub digest: Digest,
+    /// As the server says, in seconds since 1970; of a file that was not asked about, as it once said.
+    pub modified: Option<i64>,
 }
 
 /// The latest version of a URL that was fetched.
@@ -41,7 +53,45 @@ struct Known {
 
 impl Urls {
     pub fn new(snapshots: Snapshots, downloader: Downloader, secrets: Secrets) -> Self {
-        Urls { snapshots, downloader, secrets }
+        Urls { snapshots, downloader, secrets, materials: Materials::default() }
+    }
+
+    /// What was fetched so far.
+    pub fn materials(&self) -> Vec<Material> {
+        self.materials.list()
+    }
+
+    /// As [`fetch`](Urls::fetch), for those who want to know which version it is.
+    pub async fn fetch_version(
+        &self,
+        url: &str,
+        filename: &str,
+        checksum: Option<&str>,
+        vertex: &str,
+        events: &EventSink,
+    ) -> Result<Fetched> {
+        let fetched = self.find(url, filename, checksum, vertex, events).await?;
+        let (uri, digest) = (parser::source::redacted(url), fetched.digest.hex());
+        self.materials.note(Material { uri, algorithm: "sha256", digest });
+        Ok(fetched)
+    }
+
+    /// When a file is from, in seconds since 1970: as the server says, else the newest that is in it, if it is an archive (D13.15).
+    pub async fn time(
+        &self,
+        url: &str,
+        filename: &str,
+        checksum: Option<&str>,
+        vertex: &str,
+        events: &EventSink,
+    ) -> Result<Option<i64>> {
+        let Fetched { stack, modified, .. } = self.fetch_version(url, filename, checksum, vertex, events).await?;
+        if modified.is_some() {
+            return Ok(modified);
+        }
+        let view = self.snapshots.view(&stack.ids())?;
+        let file = fileop::open_regular(view.as_fd(), filename)?;
+        blocking(move || Ok(fileop::newest(File::from(file)))).await
     }
 
     /// A file system with the file `filename`, 0600 and root's, and dated as the server says. `checksum` is `sha256:…`.
@@ -53,25 +103,38 @@ impl Urls {
         vertex: &str,
         events: &EventSink,
     ) -> Result<Stack> {
+        Ok(self.fetch_version(url, filename, checksum, vertex, events).await?.stack)
+    }
+
+    async fn find(
+        &self,
+        url: &str,
+        filename: &str,
+        checksum: Option<&str>,
+        vertex: &str,
+        events: &EventSink,
+    ) -> Result<Fetched> {
         let store = self.snapshots.store();
         // Hashed, because a URL may hold a password.
         let key = blake3::hash(format!("{filename}\0{url}").as_bytes());
         let (locking, id) = (store.clone(), *key.as_bytes());
         let _lock = blocking(move || Ok(locking.lock_key(&id)?)).await?;
 
-        if let Some(checksum) = checksum
-            && let Some(layer) = store.memo(BY_DIGEST, &format!("{checksum} {filename}"))?
-            && let Ok(layer) = serde_json::from_slice::<LayerId>(&layer)
-            && let Some(stack) = self.snapshots.stack_of(&layer)?
-        {
-            return Ok(stack);
-        }
         let mut known = None;
         if let Some(memo) = store.memo(BY_URL, key.to_hex().as_str())?
             && let Ok(memo) = serde_json::from_slice::<Known>(&memo)
             && let Some(stack) = self.snapshots.stack_of(&memo.layer)?
         {
             known = Some((memo, stack));
+        }
+        if let Some(checksum) = checksum
+            && let Ok(digest) = checksum.parse::<Digest>()
+            && let Some(layer) = store.memo(BY_DIGEST, &format!("{checksum} {filename}"))?
+            && let Ok(layer) = serde_json::from_slice::<LayerId>(&layer)
+            && let Some(stack) = self.snapshots.stack_of(&layer)?
+        {
+            let known = known.filter(|(known, _)| known.digest == digest);
+            return Ok(Fetched { stack, digest, modified: known.and_then(|(known, _)| modified(&known.validators)) });
         }
 
         let (secrets, from) = (self.secrets.clone(), url.to_owned());
@@ -88,7 +151,9 @@ impl Urls {
             .get(url, authorization.as_ref().map(|value| value.as_str()), validators, &file, &mut report)
             .await?;
         let (digest, found) = match (answer, known) {
-            (Answer::Unchanged, Some((known, stack))) => (known.digest, Ok(stack)),
+            (Answer::Unchanged, Some((known, stack))) => {
+                (known.digest, Ok(Fetched { stack, digest: known.digest, modified: modified(&known.validators) }))
+            }
             (Answer::Unchanged, None) => return Err(Error::WrongInput),
             (Answer::New(new), _) => (new.digest, Err(new)),
         };
@@ -99,11 +164,11 @@ impl Urls {
             return Err(Error::Checksum { url, found, expected: expected.to_owned() });
         }
         let new = match found {
-            Ok(stack) => return Ok(stack),
+            Ok(fetched) => return Ok(fetched),
             Err(new) => new,
         };
         progress.done(new.size);
-        let modified = new.validators.last_modified.as_deref().and_then(seconds);
+        let modified = modified(&new.validators);
         if let Some(seconds) = modified {
             let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
             let times = Timestamps { last_access: time, last_modification: time };
@@ -118,8 +183,12 @@ impl Urls {
             let known = Known { validators: new.validators, digest, layer: layer.id.clone() };
             store.put_memo(BY_URL, key.to_hex().as_str(), &serde_json::to_vec(&known).unwrap_or_default())?;
         }
-        Ok(stack)
+        Ok(Fetched { stack, digest, modified })
     }
+}
+
+fn modified(validators: &Validators) -> Option<i64> {
+    validators.last_modified.as_deref().and_then(seconds)
 }
 
 /// What a secret of the build, `HTTP_AUTH_TOKEN_host` or `HTTP_AUTH_HEADER_host`, says to the URL's host; the token goes first, as in BuildKit

@@ -6,4 +6,5 @@ pub mod http;
 pub mod image;
 pub mod layout;
 pub mod local;
+pub mod material;
 mod progress;

@@ -4,7 +4,7 @@ use super::dir::{self, split};
 use super::metadata::Target;
 use super::resolve::remove;
 use super::walk::Walk;
-use super::{Change, ChangeKind, Error, shown};
+use super::{Change, ChangeKind, Error, Times, shown};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
@@ -24,15 +24,15 @@ pub struct CopySummary {
 ///
 /// Regular files, directories and symlinks are copied, with modes and times; they belong to the caller. What is there
 /// already is replaced, but a directory over a directory merges. Below `dest` no symlink is followed, be it an old one or
-/// one just copied.
-pub fn copy_tree(root: BorrowedFd<'_>, dest: &Path) -> Result<CopySummary, Error> {
+/// one just copied. The time of `dest` itself is left alone.
+pub fn copy_tree(root: BorrowedFd<'_>, dest: &Path, times: Times) -> Result<CopySummary, Error> {
     let name = dest.as_os_str().as_encoded_bytes();
     std::fs::create_dir_all(dest).map_err(|e| Error::io("create directory", name, e))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dest = rustix::fs::openat(CWD, dest, flags, Mode::empty()).map_err(|e| Error::io("open directory", name, e))?;
 
     let changes = Walk { tree: root, lower: None, overlay: None, is_single: &|_| false }.changes()?;
-    let mut copy = Copy { root, dest: dest.as_fd(), parent: None, summary: CopySummary::default() };
+    let mut copy = Copy { root, dest: dest.as_fd(), times, parent: None, summary: CopySummary::default() };
     let mut directories = Vec::new();
     for change in changes {
         let change = change?;
@@ -46,7 +46,7 @@ pub fn copy_tree(root: BorrowedFd<'_>, dest: &Path) -> Result<CopySummary, Error
         let (parent, name) = split(&change.path);
         let target = Target { dir: copy.parent(parent)?, name, path: &change.path };
         target.set_mode(change.mode)?;
-        target.set_times(change.mtime, None)?;
+        target.set_times(times.of_fine(change.mtime), None)?;
     }
     Ok(copy.summary)
 }
@@ -54,6 +54,7 @@ pub fn copy_tree(root: BorrowedFd<'_>, dest: &Path) -> Result<CopySummary, Error
 struct Copy<'a> {
     root: BorrowedFd<'a>,
     dest: BorrowedFd<'a>,
+    times: Times,
     /// The last directory in the destination.
     parent: Option<(Vec<u8>, OwnedFd)>,
     summary: CopySummary,
@@ -113,8 +114,8 @@ impl Copy<'_> {
                 return Ok(());
             }
         }
-        let target = Target { dir: self.parent(parent)?, name, path };
-        target.set_times(change.mtime, None)?;
+        let mtime = self.times.of_fine(change.mtime);
+        Target { dir: self.parent(parent)?, name, path }.set_times(mtime, None)?;
         self.summary.files += 1;
         Ok(())
     }

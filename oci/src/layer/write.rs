@@ -2,7 +2,7 @@
 
 use super::dir::{self, split};
 use super::header::{BLOCK, Header, TypeFlag, padding};
-use super::{Change, ChangeKind, Error, shown};
+use super::{Change, ChangeKind, Error, Times, shown};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -10,8 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TarOptions {
-    /// Later mtimes become this one (seconds since 1970): SOURCE_DATE_EPOCH with rewrite-timestamp (spec X4.24).
-    pub clamp_mtime: Option<i64>,
+    pub times: Times,
 }
 
 /// What was written.
@@ -91,7 +90,11 @@ struct TarWriter<'a, W> {
 impl<W: Write> TarWriter<'_, W> {
     fn folder(&mut self) -> Result<(), Error> {
         let path = [self.folder, b"/"].concat();
-        self.out.header(&Header { mode: 0o755, ..Header::new(&path, TypeFlag::Directory) })
+        self.out.header(&Header {
+            mode: 0o755,
+            mtime: self.options.times.of(0),
+            ..Header::new(&path, TypeFlag::Directory)
+        })
     }
 
     /// A path as the tar has it.
@@ -131,7 +134,7 @@ impl<W: Write> TarWriter<'_, W> {
             header.mode = change.mode;
             header.uid = change.uid.into();
             header.gid = change.gid.into();
-            header.mtime = self.options.clamp_mtime.map_or(change.mtime.0, |latest| change.mtime.0.min(latest));
+            header.mtime = self.options.times.of(change.mtime.0);
             if base.starts_with(b".wh.") {
                 summary.warnings.push(format!(
                     "{} has the name of a whiteout: unpacking the layer will delete a file instead",

@@ -1,5 +1,5 @@
 use crate::tree::{Tree, diff, is_root, write_tar};
-use oci::layer::{Change, ChangeKind, TarOptions};
+use oci::layer::{Change, ChangeKind, TarOptions, Times};
 use oci::{Digest, layer};
 use proptest::prelude::*;
 use std::io::{Read, Write};
@@ -105,7 +105,7 @@ fn later_times_are_clamped() {
     upper.file("early", "").time("early", 100, 0).file("late", "").time("late", 300, 0);
     let changes = diff(upper.fd(), None).unwrap();
     let mut out = Vec::new();
-    write_tar(&changes, upper.fd(), &TarOptions { clamp_mtime: Some(200) }, &mut out).unwrap();
+    write_tar(&changes, upper.fd(), &TarOptions { times: Times::AtMost(200) }, &mut out).unwrap();
     let mut archive = tar::Archive::new(out.as_slice());
     let times: Vec<u64> = archive.entries().unwrap().map(|e| e.unwrap().header().mtime().unwrap()).collect();
     assert_eq!(times, [100, 200]);

@@ -8,6 +8,7 @@
 //! - [`stages`]: names, bases, which stages the target needs
 //! - [`stage`]: the state of one stage, and the instructions that only change its config
 //! - [`run`], [`transfer`]: RUN; COPY and ADD
+//! - [`epoch`] for SOURCE_DATE_EPOCH
 //! - [`history`]: the history's texts
 //! - [`several`]: several platforms at once
 //! - [`lint`]: build checks
@@ -17,6 +18,7 @@
 
 mod context;
 mod environment;
+mod epoch;
 mod globals;
 mod history;
 mod lint;
@@ -84,6 +86,8 @@ pub struct LowerOptions {
     pub context_has_owners: bool,
     /// `--build-context`.
     pub contexts: NamedContexts,
+    /// Where the build context comes from, if it has a time of its own: what `SOURCE_DATE_EPOCH=context` means.
+    pub main_source: Option<Source>,
 }
 
 /// A base image as a registry or the local store knows it.
@@ -105,6 +109,15 @@ pub trait ImageResolver: Sync {
         reference: &Reference,
         platform: &Platform,
     ) -> impl Future<Output = std::result::Result<ResolvedImage, Self::Error>> + Send;
+
+    /// When the content of a URL or a repository is from, in seconds since 1970, where that is known.
+    fn source_time(
+        &self,
+        source: &Source,
+    ) -> impl Future<Output = std::result::Result<Option<i64>, Self::Error>> + Send {
+        let _ = source;
+        async { Ok(None) }
+    }
 
     /// Whether the error says that there is no such image for this user, rather than that nobody could be asked.
     fn is_definite(&self, error: &Self::Error) -> bool {
@@ -142,12 +155,17 @@ pub struct Lowered {
 
 /// Lowers `dockerfile` to the graph of the target stage.
 pub async fn lower<R: ImageResolver>(dockerfile: &Dockerfile, options: &LowerOptions, resolver: &R) -> Lowered {
-    let mut lowering = match Lowering::new(dockerfile, options) {
+    let failed = |error: Box<Diagnostic>| {
+        let plan = Err(vec![*error]);
+        Lowered { plan, warnings: Vec::new(), warnings_are_errors: false, unresolved: Vec::new() }
+    };
+    let dated = match epoch::resolved(dockerfile, options, resolver).await {
+        Ok(dated) => dated,
+        Err(error) => return failed(error),
+    };
+    let mut lowering = match Lowering::new(dockerfile, dated.as_ref().unwrap_or(options)) {
         Ok(lowering) => lowering,
-        Err(error) => {
-            let plan = Err(vec![*error]);
-            return Lowered { plan, warnings: Vec::new(), warnings_are_errors: false, unresolved: Vec::new() };
-        }
+        Err(error) => return failed(error),
     };
     let plan = match lowering.run_all(dockerfile, resolver).await {
         Ok(plan) if lowering.errors.is_empty() => Ok(plan),
@@ -203,6 +221,8 @@ struct Lowering<'a> {
     default_globals: Option<Globals>,
     /// Of the target.
     platform: Platform,
+    /// `SOURCE_DATE_EPOCH`.
+    epoch: Option<i64>,
     graph: Graph,
     /// `None`: nothing is known of the image.
     images: HashMap<(Reference, Platform), Option<ResolvedImage>>,
@@ -228,6 +248,7 @@ impl<'a> Lowering<'a> {
             globals,
             default_globals: has_defaults.then_some(default_globals),
             platform,
+            epoch: None,
             graph: Graph::default(),
             images: HashMap::new(),
             unresolved: Vec::new(),
@@ -238,31 +259,17 @@ impl<'a> Lowering<'a> {
     }
 
     async fn run_all<R: ImageResolver>(&mut self, dockerfile: &Dockerfile, resolver: &R) -> Result<Plan> {
+        match self.epoch() {
+            Ok(epoch) => self.epoch = epoch,
+            Err(error) => self.errors.push(*error),
+        }
         let mut stages = Stages::new(dockerfile, self)?;
         self.resolve_bases(&mut stages, resolver).await?;
         let mut plan = self.dispatch(&stages);
-        plan.epoch = self.epoch(&stages)?;
         let target = &dockerfile.stages[stages.target()].from;
         plan.outline.name = target.name.as_ref().map(|name| name.value.clone());
         plan.outline.description = target.description().map(str::to_owned);
         Ok(plan)
-    }
-
-    /// D13.15: the build arg, else the global ARG.
-    fn epoch(&self, stages: &Stages) -> Result<Option<i64>> {
-        const NAME: &str = "SOURCE_DATE_EPOCH";
-        let given = self.options.build_args.get(NAME).map(String::as_str);
-        let text = given.or_else(|| self.globals.environment.get(NAME)).unwrap_or_default();
-        if text.is_empty() {
-            return Ok(None);
-        }
-        if let Ok(seconds) = text.parse() {
-            return Ok(Some(seconds));
-        }
-        if text == "context" || stages.has_name(text) {
-            return self.unsupported("the time of a source as SOURCE_DATE_EPOCH", Span::default()).map(|()| None);
-        }
-        Err(problem(ErrorRule::InvalidEpoch, format!("invalid SOURCE_DATE_EPOCH: {text}"), Span::default()))
     }
 
     /// Resolves the images of all needed stages, at the same time. Triggers of an image (ONBUILD) can make further stages
@@ -332,7 +339,7 @@ impl<'a> Lowering<'a> {
         }
         let outline = Outline::of(stages.all_dependencies(stages.target()).map(|index| &self.parameters[index]));
         let graph = std::mem::take(&mut self.graph);
-        Plan { graph, result: state.files, config, base_history: state.base_history, outline, epoch: None }
+        Plan { graph, result: state.files, config, base_history: state.base_history, outline, epoch: self.epoch }
     }
 
     /// The files of an image.
@@ -370,18 +377,6 @@ impl<'a> Lowering<'a> {
     fn report(&mut self, place: &Place, findings: impl IntoIterator<Item = Diagnostic>) {
         for finding in findings {
             self.lints.report(place.comments, finding);
-        }
-    }
-
-    /// Something that Dockerfiles may say and this version cannot do: said, never ignored.
-    fn unsupported(&self, what: &str, span: Span) -> Result<()> {
-        match self.options.purpose {
-            Purpose::Build => Err(problem(
-                ErrorRule::Unsupported,
-                format!("{what} is not supported yet by this version of rbuild"),
-                span,
-            )),
-            Purpose::Check | Purpose::Outline => Ok(()),
         }
     }
 }

@@ -357,7 +357,8 @@ impl Lowering<'_> {
         let path = parser::path::workdir(&state.config.config.working_dir, &wanted);
         let makes_directory = parser::path::clean(&path) != "/";
         if makes_directory {
-            let mkdir = Mkdir { path: path.clone(), owner: state.config.config.user.clone() };
+            let owner = state.config.config.user.clone();
+            let mkdir = Mkdir { path: path.clone(), owner, time: self.epoch };
             let op = Op::File(File { actions: vec![FileAction::Mkdir(mkdir)] });
             state.files = self.graph.add(op, &[state.files], place.name.clone(), Some(place.span));
         }

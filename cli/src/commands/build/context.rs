@@ -18,6 +18,7 @@ use parser::IgnoreFile;
 use parser::git::GitReference;
 use solver::event::{EventSink, Task, VertexDigest};
 use solver::lower::{NamedContext, NamedContexts, git_op};
+use solver::op::Source;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -75,6 +76,19 @@ impl MainContext {
             false => "no such file or directory",
         };
         Err(CliError::Usage(format!("unable to prepare context: path {text:?} not found: {reason}")))
+    }
+}
+
+impl MainContext {
+    /// As an op, where it is one with a time of its own.
+    pub fn source(&self) -> Option<Source> {
+        match self {
+            MainContext::Url(url) => {
+                Some(Source::Http { url: url.clone(), filename: URL_FILE.to_owned(), checksum: None })
+            }
+            MainContext::Git(git) => Some(Source::Git(git_op(git, git.keep_git_dir))),
+            MainContext::Directory(_) | MainContext::Stdin | MainContext::Archive(_) => None,
+        }
     }
 }
 

@@ -4,20 +4,24 @@ use super::args::BuildArgs;
 use crate::app::{App, reference};
 use crate::error::{CliError, Result};
 use crate::file::{Writer, to_file};
-use crate::output::{Destination, ImageFormat, OutputSpec};
+use crate::output::{Destination, Epoch, ImageFormat, OutputSpec};
 use crate::stdout;
+use executor::export::archive::ArchiveOptions;
 use executor::export::image::ImageOptions;
 use executor::export::tree::{Placing, Trees};
 use executor::export::{archive, image, index, push};
 use executor::source::image::Images;
 use executor::value::Stack;
 use oci::codec::Compression;
+use oci::layer::Times;
 use oci::{Descriptor, Digest, Platform};
 use serde_json::json;
-use solver::event::EventSink;
+use solver::event::{EventSink, Stream};
 use solver::lower::Target;
 use std::io::{BufWriter, Write};
 use std::sync::Arc;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Hands a result on.
 pub struct Exporter<'a> {
@@ -99,22 +103,25 @@ impl Exporter<'_> {
             OutputSpec::Archive { docker, destination, names, format } => {
                 let image = self.image(*format, Compression::GZIP, task).await?;
                 let images = [(names.clone(), image.descriptor.clone())];
-                to_destination(destination, |out| archive::write(store, &images, *docker, out))?;
+                let options = ArchiveOptions { docker: *docker, created: self.created(*format) };
+                to_destination(destination, |out| archive::write(store, &images, &options, out))?;
                 Ok(Some(image))
             }
             OutputSpec::Layout { directory, names, format } => {
                 let image = self.image(*format, Compression::GZIP, task).await?;
-                archive::write_directory(store, &[(names.clone(), image.descriptor.clone())], directory)?;
+                let images = [(names.clone(), image.descriptor.clone())];
+                let options = ArchiveOptions { docker: false, created: self.created(*format) };
+                archive::write_directory(store, &images, &options, directory)?;
                 Ok(Some(image))
             }
-            OutputSpec::Local { directory, split } => {
+            OutputSpec::Local { directory, split, epoch } => {
                 let (trees, placing) = (self.files(task).await?, self.placing(*split));
-                trees.to_directory(placing, directory)?;
+                trees.to_directory(placing, self.file_times(*epoch), directory)?;
                 Ok(None)
             }
-            OutputSpec::Tar { destination, split } => {
+            OutputSpec::Tar { destination, split, epoch } => {
                 let (trees, placing) = (self.files(task).await?, self.placing(*split));
-                to_destination(destination, |out| trees.to_tar(placing, out))?;
+                to_destination(destination, |out| trees.to_tar(placing, self.file_times(*epoch), out))?;
                 Ok(None)
             }
             OutputSpec::CacheOnly => Ok(None),
@@ -126,7 +133,19 @@ impl Exporter<'_> {
         let compression = format.compression.unwrap_or(default);
         let mut built = Vec::with_capacity(self.parts.len());
         for PlatformResult { stack, target, .. } in self.parts {
-            let options = ImageOptions { compression, docker_types: format.docker_types, epoch: target.epoch };
+            let epoch = format.epoch.seconds(target.epoch);
+            let options = ImageOptions {
+                compression,
+                docker_types: format.docker_types,
+                // An output's epoch is a bound for what the build's has dated (R4.8.4).
+                dated: target.epoch.map_or(epoch, |dated| Some(epoch.map_or(dated, |epoch| dated.min(epoch)))),
+                latest: epoch.filter(|_| format.rewrites_times),
+            };
+            if format.rewrites_times && epoch.is_none() {
+                // R4.8.7.
+                let text = "rewrite-timestamp needs SOURCE_DATE_EPOCH: the times of files stay as they are\n";
+                task.log(Stream::Stderr, text);
+            }
             let (snapshots, images) = (&self.app.snapshots, self.images);
             let (config, base_history) = (&target.config, target.base_history);
             built.push(image::complete(snapshots, images, stack, config, base_history, options, task).await?);
@@ -140,6 +159,21 @@ impl Exporter<'_> {
                 Ok(Built { descriptor, config: None })
             }
         }
+    }
+
+    /// SOURCE_DATE_EPOCH as an output sees it; it is the same for all platforms.
+    fn epoch(&self, of_output: Epoch) -> Option<i64> {
+        of_output.seconds(self.parts.first().and_then(|part| part.target.epoch))
+    }
+
+    /// For the annotation of an archive's images (R5.9.4).
+    fn created(&self, format: ImageFormat) -> Option<String> {
+        let time = OffsetDateTime::from_unix_timestamp(self.epoch(format.epoch)?).ok()?;
+        time.format(&Rfc3339).ok()
+    }
+
+    fn file_times(&self, epoch: Epoch) -> Times {
+        self.epoch(epoch).map_or(Times::Kept, Times::All)
     }
 
     fn placing(&self, split: Option<bool>) -> Placing {

@@ -32,6 +32,7 @@ use shell::Debugging;
 use solver::check;
 use solver::event::{Event, EventSink, SourceFile, VertexDigest, WarningEvent};
 use solver::lower::{self, ImageResolver, LowerOptions, Plans, ResolvedImage};
+use solver::op::Source;
 use solver::schedule::{ScheduleOptions, SolveError, solve};
 use std::collections::HashMap;
 use std::io::Write;
@@ -123,8 +124,14 @@ async fn build(args: &BuildArgs, request: &Request, app: &App, images: &Images, 
     let (named, mut contexts) = loader.named(&platforms).await?;
     contexts.insert("context".to_owned(), context);
     let dockerfile = parser::parse(&definition.text).map_err(|errors| definition.errors(&errors))?;
-    let resolver =
-        NotedResolver { images, events, names_platform: request.lower.names_platform, known: Mutex::default() };
+    let resolver = NotedResolver {
+        images,
+        urls: &urls,
+        repositories: &repositories,
+        events,
+        names_platform: request.lower.names_platform,
+        known: Mutex::default(),
+    };
     let options = named.into_iter().enumerate().map(|(index, contexts)| LowerOptions {
         platform: request.platforms.get(index).cloned(),
         ignore: ignore.clone(),
@@ -220,6 +227,8 @@ fn warn(warnings: &[Diagnostic], definition: &Definition, vertex: &VertexDigest,
 /// Shows what is asked of registries, and asks the same for several platforms once.
 struct NotedResolver<'a> {
     images: &'a Images,
+    urls: &'a Urls,
+    repositories: &'a Repositories,
     events: &'a EventSink,
     /// There are several platforms.
     names_platform: bool,
@@ -247,5 +256,21 @@ impl ImageResolver for NotedResolver<'_> {
             resolved
         };
         once.get_or_try_init(ask).await.cloned()
+    }
+
+    async fn source_time(&self, source: &Source) -> executor::error::Result<Option<i64>> {
+        let task = self.events.start("[internal] resolve SOURCE_DATE_EPOCH");
+        let time = match source {
+            Source::Git(git) => self.repositories.time(git).await,
+            Source::Http { url, filename, checksum } => {
+                self.urls.time(url, filename, checksum.as_deref(), task.digest(), self.events).await
+            }
+            _ => Ok(None),
+        };
+        match &time {
+            Ok(_) => task.done(),
+            Err(error) => task.failed(error),
+        }
+        time
     }
 }

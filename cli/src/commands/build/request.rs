@@ -87,7 +87,6 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
         false => Mode::parse(args.progress.as_deref().or(app.config.progress.as_deref()).unwrap_or("auto"))?,
     };
     Ok(Request {
-        context,
         named_contexts,
         git_keys,
         file: args.file.clone(),
@@ -111,9 +110,11 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
             names_platform: platforms.len() > 1,
             network,
             entitlements,
+            main_source: context.source(),
             extra_hosts: extra_hosts.iter().map(|host| host.name.clone()).collect(),
             ..LowerOptions::default()
         },
+        context,
         outputs: outputs(args, &tags, as_index)?,
         platforms,
         as_index,
@@ -167,12 +168,11 @@ fn outputs(args: &BuildArgs, tags: &[String], as_index: bool) -> Result<Vec<Outp
     if args.wants_shell() {
         return Ok(Vec::new());
     }
-    let format = ImageFormat { compression: None, docker_types: false };
     let mut outputs: Vec<OutputSpec> =
         args.outputs.iter().map(|text| OutputSpec::parse(text).map_err(CliError::Usage)).collect::<Result<_>>()?;
     let has_image = |outputs: &[OutputSpec]| outputs.iter().any(|output| matches!(output, OutputSpec::Image { .. }));
     if outputs.is_empty() || ((args.push || args.load) && !has_image(&outputs)) {
-        outputs.push(OutputSpec::Image { names: Vec::new(), push: false, format });
+        outputs.push(OutputSpec::Image { names: Vec::new(), push: false, format: ImageFormat::PLAIN });
     }
     if outputs.iter().filter(|output| output.is_stdout()).count() > 1 {
         return Err(CliError::Usage("only one output can go to standard output".into()));

@@ -14,13 +14,14 @@ mod tree;
 
 pub use login::GitKeys;
 
+use super::material::{Material, Materials};
 use super::progress::Progress;
 use crate::error::{Error, Result, blocking};
 use crate::secrets::Secrets;
 use crate::snapshot::{Draft, Snapshots};
 use crate::ssh::{Agent, DEFAULT_ID, Forwarding};
 use crate::value::Stack;
-use cache::LayerId;
+use cache::{KeyLock, LayerId};
 use login::{Credentials, HELPER, Header, authorization, without_credentials};
 use parser::git::is_commit;
 use parser::source::redacted;
@@ -37,6 +38,7 @@ use tokio::process::Command;
 use tree::{move_entries, normalise, real_directory};
 
 const MEMO: &str = "git";
+const TIME_MEMO: &str = "git-time";
 /// Part of every memo's key: a change of what a checkout looks like makes all of them new.
 const VERSION: &str = "rbuild git checkout 2";
 /// How long a remote may take to say what a reference stands for; git itself waits for as long as it takes, except with HTTP.
@@ -67,6 +69,7 @@ pub struct Repositories {
     snapshots: Snapshots,
     keys: Arc<GitKeys>,
     secrets: Secrets,
+    materials: Materials,
 }
 
 /// What a reference stands for at the moment.
@@ -79,15 +82,44 @@ struct Resolved {
 
 impl Repositories {
     pub fn new(snapshots: Snapshots, keys: GitKeys, secrets: Secrets) -> Self {
-        Repositories { snapshots, keys: Arc::new(keys), secrets }
+        Repositories { snapshots, keys: Arc::new(keys), secrets, materials: Materials::default() }
     }
 
-    /// The files of `git`, owned by root, 0644 or 0755.
-    pub async fn checkout(&self, git: &Git, vertex: &str, events: &EventSink) -> Result<Stack> {
+    /// What was checked out so far.
+    pub fn materials(&self) -> Vec<Material> {
+        self.materials.list()
+    }
+
+    /// The commit that the reference of `git` stands for at the moment.
+    pub async fn commit(&self, git: &Git) -> Result<String> {
+        // A tag that is an object of its own counts as its commit.
+        let git = Git { keep_git_dir: false, ..git.clone() };
+        let (run, _forwarding) = self.run(&git).await?;
+        Ok(run.resolve().await?.object)
+    }
+
+    /// When the commit was made that the reference of `git` stands for, in seconds since 1970 (D13.15).
+    pub async fn time(&self, git: &Git) -> Result<Option<i64>> {
+        let (run, _forwarding) = self.run(git).await?;
+        let resolved = run.resolve().await?;
+        let store = self.snapshots.store();
+        let known = store.memo(TIME_MEMO, &resolved.object)?;
+        if let Some(time) = known.and_then(|text| String::from_utf8(text).ok()?.parse().ok()) {
+            return Ok(Some(time));
+        }
+        let (_lock, repository) = self.repository(git).await?;
+        let commit = run.fetch(&repository, &resolved).await?;
+        let show = run.command(&[("--git-dir", &repository)]);
+        let text = run.run("read", show, &["show", "--no-patch", "--format=%ct", &commit]).await?;
+        store.put_memo(TIME_MEMO, &resolved.object, text.trim().as_bytes())?;
+        Ok(text.trim().parse().ok())
+    }
+
+    async fn run<'a>(&'a self, git: &'a Git) -> Result<(Run<'a>, Option<Forwarding>)> {
         let (url, credentials) = without_credentials(&git.remote);
         let (secrets, remote) = (self.secrets.clone(), url.clone());
         let header = blocking(move || Ok(authorization(&secrets, &remote)?)).await?;
-        let (socket, _forwarding) = match self.keys.agent(&git.remote).filter(|_| !url.starts_with("http")) {
+        let (socket, forwarding) = match self.keys.agent(&git.remote).filter(|_| !url.starts_with("http")) {
             Some(Agent::Socket(path)) => (Some(path.clone()), None),
             Some(agent @ Agent::Keys(_)) => {
                 let forwarding = Forwarding::start(agent.clone(), &self.snapshots, (0, 0), 0o600)?;
@@ -96,8 +128,22 @@ impl Repositories {
             None => (None, None),
         };
         let store = self.snapshots.store().root();
-        let run = Run { git, url, credentials, header, keys: &self.keys, socket, store };
+        Ok((Run { git, url, credentials, header, keys: &self.keys, socket, store }, forwarding))
+    }
+
+    /// Where the store keeps what was fetched of a remote, and the right to change it.
+    async fn repository(&self, git: &Git) -> Result<(KeyLock, PathBuf)> {
+        let store = self.snapshots.store();
+        let (locking, id) = (store.clone(), *blake3::hash(format!("git {}", git.remote).as_bytes()).as_bytes());
+        let lock = blocking(move || Ok(locking.lock_key(&id)?)).await?;
+        Ok((lock, store.root().join("git").join(hex::encode(&id[..16]))))
+    }
+
+    /// The files of `git`, owned by root, 0644 or 0755.
+    pub async fn checkout(&self, git: &Git, vertex: &str, events: &EventSink) -> Result<Stack> {
+        let (run, _forwarding) = self.run(git).await?;
         let resolved = run.resolve().await?;
+        self.materials.note(material(git, &resolved));
         let store = self.snapshots.store();
         let memo = memo_key(git, &resolved);
         let known = || -> Result<Option<Stack>> {
@@ -109,13 +155,11 @@ impl Repositories {
             return Ok(stack);
         }
         // One at a time for a remote: they share a repository.
-        let (locking, id) = (store.clone(), *blake3::hash(format!("git {}", git.remote).as_bytes()).as_bytes());
-        let _lock = blocking(move || Ok(locking.lock_key(&id)?)).await?;
+        let (_lock, repository) = self.repository(git).await?;
         if let Some(stack) = known()? {
             return Ok(stack);
         }
         let progress = Progress::new(events, vertex, format!("{} {}", redacted(&git.remote), resolved.object));
-        let repository = store.root().join("git").join(hex::encode(&id[..16]));
         let commit = run.fetch(&repository, &resolved).await?;
         let draft = self.snapshots.plain()?;
         run.check_out(&repository, &resolved, &commit, &draft).await?;
@@ -127,6 +171,16 @@ impl Repositories {
         progress.done(0);
         Ok(stack)
     }
+}
+
+/// R12.12.
+fn material(git: &Git, resolved: &Resolved) -> Material {
+    let mut uri = redacted(&git.remote);
+    if !git.reference.is_empty() {
+        uri = format!("{uri}#{}", git.reference);
+    }
+    let algorithm = if resolved.object.len() == 64 { "sha256" } else { "sha1" };
+    Material { uri, algorithm, digest: resolved.object.clone() }
 }
 
 /// A checkout depends on the commit and on little else; with `.git` in it, or with submodules at relative URLs, on where it came from too.
