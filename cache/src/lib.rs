@@ -6,6 +6,7 @@
 //! snapshots/ID/digests                   digests of its files, where a copy made it
 //! git/                                   a bare repository for each remote
 //! cache.db                               layers, results, memos
+//! builds/                                what recent builds were made of
 //! mounts/ID                              RUN --mount=type=cache directories
 //! containers/ID/…                        what programs that run in images have to themselves
 //! tmp/ locks/ trash/
@@ -21,6 +22,7 @@
 //! Everything here is synchronous; calls that may wait ([`Store::lock_key`], [`Store::cache_mount`]) belong on a thread that may.
 
 mod blob;
+mod build;
 mod container;
 mod database;
 mod error;
@@ -34,6 +36,7 @@ pub mod remote;
 mod store;
 
 pub use blob::BlobWriter;
+pub use build::BuildEntry;
 pub use container::{ContainerDirectory, ContainerLock, NewContainer, new_container_id};
 pub use error::{Error, Result};
 pub use image::{Found, StoredImage};

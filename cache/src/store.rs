@@ -106,7 +106,7 @@ impl Store {
 /// A directory with other things in it must not become a store: its `tmp` would be cleared. What a process that died while it made a
 /// store has left is no other thing.
 fn refuse_foreign(root: &Path) -> Result<()> {
-    const OURS: [&str; 8] = ["blobs", "snapshots", "mounts", "containers", "tmp", "locks", "trash", "empty"];
+    const OURS: [&str; 9] = ["blobs", "snapshots", "mounts", "containers", "builds", "tmp", "locks", "trash", "empty"];
     let entries = match fs::read_dir(root) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         entries => entries.map_err(Error::io("open the store", root))?,
@@ -123,7 +123,9 @@ fn refuse_foreign(root: &Path) -> Result<()> {
 fn create(root: &Path) -> Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
-    for name in ["", "blobs/sha256", "snapshots", "mounts", "containers", "tmp", "locks", "trash", "empty"] {
+    for name in
+        ["", "blobs/sha256", "snapshots", "mounts", "containers", "builds/files", "tmp", "locks", "trash", "empty"]
+    {
         let path = root.join(name);
         builder.create(&path).map_err(Error::io("create the store's directory", &path))?;
     }

@@ -5,6 +5,7 @@
 //! [`source::image`]; what a step wrote becomes a layer in [`snapshot`]. When all is done, [`export`] makes an image of the result. Programs that
 //! run in images are [`container`]s; [`debug`] opens shells in steps that failed.
 
+pub mod builds;
 pub mod cdi;
 pub mod container;
 mod copies;

@@ -138,6 +138,14 @@ impl Worker for LocalWorker {
         }
     }
 
+    /// The topmost layer's.
+    fn result_id(&self, value: &Value) -> Option<String> {
+        match value {
+            Value::Files(stack) => stack.layers().last().map(|layer| layer.id.to_string()),
+            Value::Local(_) => None,
+        }
+    }
+
     async fn selection_digest(&self, task: InputTask<'_, Value>) -> Result<ContentId> {
         let (this, op, vertex) = (self.clone(), task.op.clone(), task.vertex.to_owned());
         let (value, selections) = (task.value.clone(), task.selections.to_vec());

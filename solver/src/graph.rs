@@ -8,6 +8,7 @@ use petgraph::Direction;
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::{Dfs, EdgeRef, Reversed};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// A vertex of one graph. Never part of a key: indices depend on the order in which a graph was built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,12 +26,39 @@ pub struct Vertex {
     pub name: String,
     /// The instruction that it comes from.
     pub span: Option<Span>,
+    pub origin: Option<Arc<Origin>>,
+    /// It runs whatever the index knows, and is another vertex than an equal one that does not (R7.4.1, R7.4.2).
+    pub ignores_cache: bool,
+}
+
+/// The place in the Dockerfile that a vertex was made for; that of the first one, if several made it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Origin {
+    /// The stage's name, or `stage-0` (D12.15), and its position in the file.
+    pub stage: String,
+    pub stage_position: usize,
+    /// That of the target, where several are built.
+    pub platform: Option<String>,
+    /// Among the instructions of the stage, from 1; FROM has 0.
+    pub position: usize,
+    pub span: Span,
+    /// The logical line as written: not expanded, without bodies of here-documents.
+    pub text: String,
+    /// An ONBUILD of the base: what `span` shows is the FROM.
+    pub is_trigger: bool,
+    /// The variables that `text` uses, other than those of an op's own environment.
+    pub variables: Vec<(String, String)>,
+    /// The names of variables that come from ARG rather than ENV.
+    pub args: Vec<String>,
+    /// What is made for this place runs whatever the index knows.
+    pub ignores_cache: bool,
 }
 
 impl Vertex {
     /// Identifies the vertex in events.
     pub fn digest(&self) -> VertexDigest {
-        format!("blake3:{}", hex::encode(self.definition.0))
+        let suffix = if self.ignores_cache { "-ignorecache" } else { "" };
+        format!("blake3:{}{suffix}", hex::encode(self.definition.0))
     }
 }
 
@@ -39,15 +67,30 @@ pub struct Graph {
     /// The weight of an edge is the position of the input.
     vertices: StableDiGraph<Vertex, usize>,
     by_definition: HashMap<DefinitionKey, VertexId>,
+    /// What vertices are made for now.
+    origin: Option<Arc<Origin>>,
 }
 
 impl Graph {
+    /// Vertices that are added from here on are made for `origin`.
+    pub fn begin(&mut self, origin: Origin) {
+        self.origin = Some(Arc::new(origin));
+    }
+
     pub fn add(&mut self, op: Op, inputs: &[VertexId], name: impl Into<String>, span: Option<Span>) -> VertexId {
-        let definition = self.definition(&op, inputs);
+        let origin = self.origin.clone();
+        // What has no result of its own to keep has none to ignore.
+        let ignores_cache = op.has_result() && origin.as_ref().is_some_and(|origin| origin.ignores_cache);
+        let definition = self.definition(&op, inputs, ignores_cache);
+        self.insert(Vertex { op, definition, name: name.into(), span, origin, ignores_cache }, inputs)
+    }
+
+    fn insert(&mut self, vertex: Vertex, inputs: &[VertexId]) -> VertexId {
+        let definition = vertex.definition;
         if let Some(&existing) = self.by_definition.get(&definition) {
             return existing;
         }
-        let id = VertexId(self.vertices.add_node(Vertex { op, definition, name: name.into(), span }));
+        let id = VertexId(self.vertices.add_node(vertex));
         for (position, input) in inputs.iter().enumerate() {
             self.vertices.add_edge(input.0, id.0, position);
         }
@@ -61,13 +104,16 @@ impl Graph {
         for id in other.needed(&[result]) {
             let vertex = &other[id];
             let inputs: Vec<_> = other.inputs(id).iter().map(|input| here[input]).collect();
-            here.insert(id, self.add(vertex.op.clone(), &inputs, vertex.name.clone(), vertex.span));
+            here.insert(id, self.insert(vertex.clone(), &inputs));
         }
         here[&result]
     }
 
-    fn definition(&self, op: &Op, inputs: &[VertexId]) -> DefinitionKey {
+    fn definition(&self, op: &Op, inputs: &[VertexId], ignores_cache: bool) -> DefinitionKey {
         let mut hasher = blake3::Hasher::new();
+        if ignores_cache {
+            hasher.update(b"ignores cache");
+        }
         hasher.update(&encode(op));
         for input in inputs {
             hasher.update(&self[*input].definition.0);

@@ -19,4 +19,6 @@ pub mod key;
 pub mod lower;
 pub mod op;
 pub mod outline;
+pub mod record;
 pub mod schedule;
+pub mod trace;

@@ -16,6 +16,13 @@ pub enum Op {
     Merge,
 }
 
+impl Op {
+    /// Whether there is a result to keep. Sources and merges cost nothing, or have their own ways of keeping.
+    pub fn has_result(&self) -> bool {
+        matches!(self, Op::Exec(_) | Op::File(_))
+    }
+}
+
 /// Where files come from. No inputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Source {

@@ -16,6 +16,7 @@ use crate::event::{Event, EventSink, VertexEvent};
 use crate::graph::{Graph, VertexId};
 use crate::key::{self, ContentId, ContentKey, InputKey};
 use crate::op::{Input, Op, Selection};
+use crate::trace::{State, Tracer};
 use futures_util::future::{join_all, try_join_all};
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
@@ -32,6 +33,12 @@ pub trait Worker: Send + Sync + 'static {
 
     /// The content id of a whole value.
     fn content_id(&self, value: &Self::Value) -> ContentId;
+
+    /// What a trace calls a value: something by which the worker finds it again.
+    fn result_id(&self, value: &Self::Value) -> Option<String> {
+        let _ = value;
+        None
+    }
 
     /// The digest of just the selected files of an input, by [`selections_id`] from those of the single selections. The worker may use the
     /// occasion to prepare what running the op would need.
@@ -99,12 +106,14 @@ pub trait CacheIndex<V>: Send + Sync + 'static {
     fn record(&self, key: &ContentKey, value: &V) -> Result<(), Self::Error>;
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ScheduleOptions {
     /// Run every step, whatever the index knows.
     pub no_cache: bool,
     /// How many processes and file operations run at a time; no limit without it (R8.3). Looking up, reading and waiting are not limited.
     pub max_parallelism: Option<NonZeroUsize>,
+    /// Told what becomes of each vertex.
+    pub tracer: Tracer,
 }
 
 /// A vertex that failed.
@@ -145,7 +154,7 @@ where
             id,
             worker: worker.clone(),
             index: index.clone(),
-            options,
+            options: options.clone(),
             events: events.clone(),
             started: unfinished.started.clone(),
             slots: slots.clone(),
@@ -222,12 +231,12 @@ where
     async fn value(&self, inputs: Vec<Pending<W::Value>>) -> Result<Option<W::Value>, SolveError> {
         let vertex = &self.graph[self.id];
         // Sources and merges cost nothing: they have no result of their own to keep.
-        if matches!(vertex.op, Op::Source(_) | Op::Merge) {
+        if !vertex.op.has_result() {
             let all = join_all(inputs.into_iter().map(awaited)).await.into_iter().collect::<Option<Vec<_>>>();
             let Some(inputs) = all else { return Ok(None) };
             self.start();
             let value = self.run(&inputs, &[]).await.map_err(|error| self.failed(error));
-            self.end(value.as_ref().err().map(ToString::to_string), false);
+            self.end(value.as_ref().map_err(ToString::to_string), false);
             return value.map(Some);
         }
         let input_keys = key::input_keys(&vertex.op, inputs.len());
@@ -259,6 +268,7 @@ where
         contributions: &[ContentId],
     ) -> Result<Result<W::Value, W::Error>, SolveError> {
         let key = key::content_key(&self.graph[self.id].op, contributions);
+        self.options.tracer.keyed(self.id, key, contributions);
         if let Some(value) = self.lookup(&key, inputs)? {
             return Ok(Ok(value));
         }
@@ -279,7 +289,7 @@ where
         if let Ok(value) = &value {
             locked(&self.made).insert(key, value.clone());
         }
-        self.end(value.as_ref().err().map(ToString::to_string), false);
+        self.end(value.as_ref().map_err(ToString::to_string), false);
         value.map(Ok)
     }
 
@@ -319,26 +329,30 @@ where
     fn keyless(&self, error: W::Error) -> SolveError {
         self.start();
         let error = self.failed(KeyError(Box::new(error)));
-        self.end(Some(error.to_string()), false);
+        self.end(Err(error.to_string()), false);
         error
     }
 
     fn given_up(&self, stale: W::Error) -> SolveError {
         let error = self.failed(stale);
-        self.end(Some(error.to_string()), false);
+        self.end(Err(error.to_string()), false);
         error
     }
 
     fn lookup(&self, key: &ContentKey, inputs: &[W::Value]) -> Result<Option<W::Value>, SolveError> {
-        let found = match self.options.no_cache {
+        let found = match self.ignores_cache() {
             true => locked(&self.made).get(key).cloned(),
             false => self.index.lookup(key, inputs).map_err(|error| self.failed(error))?,
         };
-        if found.is_some() {
+        if let Some(value) = &found {
             self.start();
-            self.end(None, true);
+            self.end(Ok(value), true);
         }
         Ok(found)
+    }
+
+    fn ignores_cache(&self) -> bool {
+        self.options.no_cache || self.graph[self.id].ignores_cache
     }
 
     async fn run(&self, inputs: &[W::Value], contributions: &[ContentId]) -> Result<W::Value, W::Error> {
@@ -347,7 +361,7 @@ where
             op: &vertex.op,
             inputs,
             contributions,
-            adopt: !self.options.no_cache,
+            adopt: !self.ignores_cache(),
             vertex: vertex.digest(),
             events: &self.events,
         };
@@ -373,11 +387,19 @@ where
             started: Some(SystemTime::now()),
             ..Default::default()
         };
+        self.options.tracer.started(self.id);
         self.running().insert(event.digest.clone(), event.clone());
         self.events.send(Event::Vertex(event));
     }
 
-    fn end(&self, error: Option<String>, cached: bool) {
+    fn end(&self, result: Result<&W::Value, String>, cached: bool) {
+        let (value, error) = (result.as_ref().ok(), result.as_ref().err().cloned());
+        let state = match (&error, cached) {
+            (Some(_), _) => State::Failed,
+            (None, true) => State::Cached,
+            (None, false) => State::Ran,
+        };
+        self.options.tracer.ended(self.id, state, value.and_then(|value| self.worker.result_id(value)), error.clone());
         let started = self.running().remove(&self.graph[self.id].digest());
         if let Some(mut event) = started {
             event.completed = Some(SystemTime::now());

@@ -231,7 +231,7 @@ async fn a_second_build_takes_all_from_the_index() {
         let mut build = Build::new();
         let a = build.step("/a", build.scratch);
         let b = build.step("/b", a);
-        let options = ScheduleOptions { no_cache: round == 2, ..ScheduleOptions::default() };
+        let options = ScheduleOptions { no_cache: round == 2, ..Default::default() };
         let (result, events) = build.run_with(&[b], &memory, options).await;
         result.unwrap();
         let expected: &[&str] = if round == 1 { &[] } else { &["/a", "/b"] };

@@ -24,6 +24,10 @@ impl Environment {
         self.0.iter().map(|(name, _)| name.clone()).collect()
     }
 
+    pub fn pairs(&self) -> &[(String, String)] {
+        &self.0
+    }
+
     /// As the `Env` of an image config lists them.
     pub fn to_list(&self) -> Vec<String> {
         self.0.iter().map(|(name, value)| format!("{name}={value}")).collect()

@@ -67,6 +67,8 @@ pub enum Purpose {
 pub struct LowerOptions {
     pub purpose: Purpose,
     pub target: Option<String>,
+    /// `--no-cache-filter`: names or positions of stages.
+    pub no_cache_filter: Vec<String>,
     pub build_args: BTreeMap<String, String>,
     /// `--label`: into the target's config last, without a history entry (D14.8).
     pub labels: BTreeMap<String, String>,

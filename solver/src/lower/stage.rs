@@ -3,7 +3,7 @@
 use super::environment::Environment;
 use super::stages::{Base, Stage, StageInstruction, Stages};
 use super::{Lowering, Result, expansion_problem, history, lint, problem};
-use crate::graph::VertexId;
+use crate::graph::{Origin, VertexId};
 use crate::op::{File, FileAction, Mkdir, Op};
 use crate::outline::Arg;
 use oci::Platform;
@@ -65,6 +65,15 @@ impl Lowering<'_> {
     pub(super) fn stage(&mut self, stages: &Stages, index: usize, states: &[Option<StageState>]) -> StageState {
         let stage = &stages[index];
         let mut steps = StepNames::new(stages, index, self.options.names_platform);
+        let in_stage = Origin {
+            stage: stages.display_name(index),
+            stage_position: index,
+            platform: self.options.names_platform.then(|| self.platform.to_string()),
+            ignores_cache: stages.ignores_cache(index),
+            ..Origin::default()
+        };
+        let from = Origin { span: stage.from_span, text: stage.from_text.clone(), ..in_stage.clone() };
+        self.graph.begin(from);
         let mut state = self.base_state(stage, &mut steps, states);
         state.last = LastInstructions::default();
         // Triggers have been put among the instructions and do not go on to grandchildren (D15.57).
@@ -74,7 +83,16 @@ impl Lowering<'_> {
                 state.environment.set(name, value);
             }
         }
-        for StageInstruction { instruction, span, is_trigger } in &stage.instructions {
+        for (position, StageInstruction { instruction, span, is_trigger }) in stage.instructions.iter().enumerate() {
+            self.graph.begin(Origin {
+                position: position + 1,
+                span: *span,
+                text: instruction.text.clone(),
+                is_trigger: *is_trigger,
+                variables: state.variables_of(instruction),
+                args: state.args(),
+                ..in_stage.clone()
+            });
             let shown = match &instruction.kind {
                 InstructionKind::Run(run) => {
                     self.expander.display(&instruction.text, &self.masked(run, &state.environment))
@@ -372,6 +390,27 @@ impl StageState {
     /// A history entry of an instruction that makes no layer.
     fn note(&mut self, created_by: String) {
         self.config.history.push(history::entry(created_by, true));
+    }
+
+    /// The variables that an instruction may use whose op has no environment.
+    fn variables_of(&self, instruction: &Instruction) -> Vec<(String, String)> {
+        let expands = matches!(
+            instruction.kind,
+            InstructionKind::Add(_) | InstructionKind::Copy(_) | InstructionKind::Workdir(_)
+        );
+        match expands && (instruction.text.contains('$') || instruction.text.contains("<<")) {
+            true => self.environment.pairs().to_vec(),
+            false => Vec::new(),
+        }
+    }
+
+    /// Variables that no ENV has taken over.
+    fn args(&self) -> Vec<String> {
+        let is_env = |name: &str| {
+            let mut names = self.config.config.env.iter().filter_map(|entry| entry.split_once('='));
+            names.any(|(listed, _)| listed == name)
+        };
+        self.declared_args.iter().filter(|name| !is_env(name)).cloned().collect()
     }
 }
 

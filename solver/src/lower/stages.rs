@@ -22,6 +22,8 @@ pub struct Stages {
     stages: Vec<Stage>,
     target: usize,
     needed: Vec<bool>,
+    /// Those of `--no-cache-filter`.
+    ignoring: Vec<bool>,
     contexts: NamedContexts,
 }
 
@@ -32,6 +34,8 @@ pub struct Stage {
     /// Where the stage's steps run.
     pub platform: Platform,
     pub from_span: Span,
+    /// FROM as written.
+    pub from_text: String,
     /// The base's name as written.
     pub image: Word,
     /// The comments above FROM.
@@ -128,6 +132,7 @@ impl Stages {
                 name,
                 platform,
                 from_span: from.span,
+                from_text: from.text.clone(),
                 image,
                 comments,
                 instructions,
@@ -136,7 +141,8 @@ impl Stages {
         }
         let target = target(&stages, lowering.options.target.as_deref(), dockerfile)?;
         let contexts = lowering.options.contexts.clone();
-        let mut this = Stages { needed: vec![false; stages.len()], stages, target, contexts };
+        let ignoring = ignoring(&stages, &lowering.options.no_cache_filter, dockerfile)?;
+        let mut this = Stages { needed: vec![false; stages.len()], stages, target, ignoring, contexts };
         this.reject_cycles()?;
         match (lowering.options.purpose, &lowering.options.target) {
             (Purpose::Check, None) => this.needed.fill(true),
@@ -170,6 +176,11 @@ impl Stages {
 
     pub fn is_needed(&self, index: usize) -> bool {
         self.needed[index]
+    }
+
+    /// Whether the stage's steps run whatever the index knows.
+    pub fn ignores_cache(&self, index: usize) -> bool {
+        self.ignoring[index]
     }
 
     /// Images of needed stages, in file order. A name may stand several times.
@@ -486,6 +497,29 @@ impl Lowering<'_> {
         error.suggestion = nearest.find_map(|name| name);
         error
     }
+}
+
+/// R7.4.1: stages by name, in any case, or by position. Those of the same name are all meant.
+fn ignoring(stages: &[Stage], filter: &[String], dockerfile: &Dockerfile) -> Result<Vec<bool>> {
+    let mut ignoring = vec![false; stages.len()];
+    for wanted in filter {
+        let lower = wanted.to_lowercase();
+        let is_meant = |(index, stage): (usize, &Stage)| match &stage.name {
+            Some(name) => *name == lower || *wanted == index.to_string(),
+            None => *wanted == index.to_string() || lower == format!("stage-{index}"),
+        };
+        let meant: Vec<_> = stages.iter().enumerate().map(is_meant).collect();
+        if !meant.contains(&true) {
+            let span = dockerfile.stages.last().map_or(Span::default(), |stage| stage.from.span);
+            let message = format!("stage {wanted:?} of --no-cache-filter could not be found");
+            let mut error = problem(ErrorRule::UnknownStage, message, span);
+            let names = stages.iter().filter_map(|stage| stage.name.as_deref());
+            error.suggestion = parser::suggest::closest(names, wanted);
+            return Err(error);
+        }
+        ignoring.iter_mut().zip(meant).for_each(|(ignores, is_meant)| *ignores |= is_meant);
+    }
+    Ok(ignoring)
 }
 
 /// D12.17 to D12.19.

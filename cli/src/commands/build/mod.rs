@@ -3,6 +3,7 @@
 mod args;
 pub mod context;
 mod export;
+mod record;
 mod request;
 mod secret;
 mod shell;
@@ -27,12 +28,14 @@ use oci::fetch::Downloader;
 use oci::{Platform, Reference};
 use parser::lint::Rule;
 use parser::{Diagnostic, LineIndex};
+use record::Recorder;
 use request::Request;
 use shell::Debugging;
 use solver::check;
 use solver::event::{Event, EventSink, SourceFile, VertexDigest, WarningEvent};
 use solver::lower::{self, ImageResolver, LowerOptions, Plans, ResolvedImage};
 use solver::op::Source;
+use solver::record::Outcome as Ending;
 use solver::schedule::{ScheduleOptions, SolveError, solve};
 use std::collections::HashMap;
 use std::io::Write;
@@ -54,24 +57,27 @@ pub fn run(args: BuildArgs, app: &App, debug: bool) -> Result<ExitCode> {
     let display = Display::start(request.mode, debug, receiver);
     let events = EventSink::new(sender);
     interrupt::listen()?;
+    let recorder = Recorder::new(&request);
     let result = runtime.block_on(async {
         tokio::select! {
-            result = build(&args, &request, app, &images, &events) => result,
+            result = build(&args, &request, app, &images, &events, &recorder) => result,
             code = interrupt::interrupted() => Ok(Outcome::Cancelled(code)),
         }
     });
     drop(events);
     drop(images);
     // What was cancelled ends here, so that the display sees it.
-    let conclude = |runtime: Runtime, display: Display| {
+    let conclude = |runtime: Runtime, display: Display, ending: Ending| {
         runtime.shutdown_timeout(interrupt::PATIENCE);
         display.finish();
+        recorder.finish(app, ending);
         app.store.empty_trash();
     };
     match result {
         Ok(Outcome::Debugging(debugging)) => {
             interrupt::hand_over();
             display.finish();
+            recorder.finish(app, if debugging.failure.is_some() { Ending::Failed } else { Ending::Succeeded });
             // The agents and the network of the step are tasks of the runtime.
             let code = runtime.block_on(debugging.run());
             runtime.shutdown_timeout(Duration::from_secs(1));
@@ -79,16 +85,16 @@ pub fn run(args: BuildArgs, app: &App, debug: bool) -> Result<ExitCode> {
             Ok(ExitCode::from(code?))
         }
         Ok(Outcome::Built(built)) => {
-            conclude(runtime, display);
+            conclude(runtime, display, Ending::Succeeded);
             export::report(&args, built.as_deref())?;
             Ok(ExitCode::SUCCESS)
         }
         Ok(Outcome::Cancelled(code)) => {
-            conclude(runtime, display);
+            conclude(runtime, display, Ending::Cancelled);
             Ok(cancelled(code))
         }
         Err(error) => {
-            conclude(runtime, display);
+            conclude(runtime, display, if interrupt::code().is_some() { Ending::Cancelled } else { Ending::Failed });
             // It may have failed because of that.
             interrupt::code().map_or_else(|| Err(error.of_build()), |code| Ok(cancelled(code)))
         }
@@ -111,7 +117,14 @@ enum Outcome {
 }
 
 /// From the request to all outputs.
-async fn build(args: &BuildArgs, request: &Request, app: &App, images: &Images, events: &EventSink) -> Result<Outcome> {
+async fn build(
+    args: &BuildArgs,
+    request: &Request,
+    app: &App,
+    images: &Images,
+    events: &EventSink,
+    recorder: &Recorder,
+) -> Result<Outcome> {
     let secrets = &request.worker.secrets;
     let urls = Urls::new(app.snapshots.clone(), Downloader::new(USER_AGENT), secrets.clone());
     let repositories = Repositories::new(app.snapshots.clone(), request.git_keys.clone(), secrets.clone());
@@ -151,9 +164,15 @@ async fn build(args: &BuildArgs, request: &Request, app: &App, images: &Images, 
     let worker =
         Arc::new(LocalWorker::new(app.snapshots.clone(), app.launcher.clone(), sources, request.worker.clone()));
     let index = Arc::new(StoreIndex::new(app.store.clone()));
-    let options = ScheduleOptions { no_cache: args.no_cache, max_parallelism: args.max_parallelism(&app.config.build) };
+    let options = ScheduleOptions {
+        no_cache: args.no_cache,
+        max_parallelism: args.max_parallelism(&app.config.build),
+        tracer: recorder.tracer.clone(),
+    };
     let results: Vec<_> = targets.iter().map(|target| target.result).collect();
-    let solved = solve(Arc::new(graph), &results, worker.clone(), index, options, events.clone()).await;
+    let graph = Arc::new(graph);
+    recorder.planned(graph.clone(), &results, &definition.text);
+    let solved = solve(graph, &results, worker.clone(), index, options, events.clone()).await;
     worker.save_digests();
     let values = match solved {
         Ok(values) => values,
