@@ -53,6 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             keep_owner: false,
             previous: previous.as_ref(),
             book: Some(&book),
+            listing: None,
         };
         let request = CopyRequest {
             source: source.tree(),

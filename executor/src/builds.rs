@@ -1,8 +1,10 @@
 //! Records of builds in the store.
 
 use crate::error::{Error, Result};
+use crate::fileop;
 use cache::{BuildEntry, Store};
 use solver::record::{BuildRecord, Identity};
+use solver::trace::FileChanges;
 
 /// Unpacked.
 const MOST_BYTES: usize = 64 << 20;
@@ -42,6 +44,15 @@ impl Builds<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// What became of files between two contributions of an input to a step's key, in hex; `None` where what they were is not known any more.
+    pub fn file_changes(&self, old: &str, new: &str) -> Option<FileChanges> {
+        let list = |contribution: &str| {
+            let name: [u8; 32] = hex::decode(contribution).ok()?.try_into().ok()?;
+            self.0.file_list(&name).ok()?
+        };
+        fileop::changes(&list(old)?, &list(new)?)
     }
 
     /// Keeps a record; `fingerprint` is of hexadecimal digits.

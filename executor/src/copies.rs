@@ -5,13 +5,13 @@
 //! copied ahead; where something did, the copy made then is what unchanged files are linked from.
 
 use crate::error::{Error, Result};
-use crate::fileop::{self, Account, BookWriter, Owner, Previous, SourceTree, Staged};
+use crate::fileop::{self, Account, BookWriter, Listing, Owner, Previous, SourceTree, Staged};
 use crate::mount;
 use crate::snapshot::{Snapshots, Stage};
 use crate::users;
 use crate::value::Context;
 use crate::worker::LocalWorker;
-use cache::LayerId;
+use cache::{LayerId, Store};
 use serde::{Deserialize, Serialize};
 use solver::key::ContentId;
 use solver::op::{File, FileAction, Input, Op};
@@ -26,29 +26,62 @@ const MADE: &str = "copy";
 /// That a step was made, of whatever context.
 const KNOWN: &str = "copy-known";
 
+/// A copy that was made ahead, and what is in it.
+pub(crate) type AheadCopy = (Stage, Staged, Listing);
+
 /// What was copied ahead, by vertex. Cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct Ahead(Arc<Mutex<HashMap<String, (Stage, Staged)>>>);
+pub(crate) struct Ahead(Arc<Mutex<HashMap<String, AheadCopy>>>);
 
 impl Ahead {
     /// The copy for a vertex, if it is of what its key says.
-    pub fn take(&self, vertex: &str, contributions: &[ContentId]) -> Option<(Stage, Staged)> {
-        let (stage, staged) = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(vertex)?;
+    pub fn take(&self, vertex: &str, contributions: &[ContentId]) -> Option<AheadCopy> {
+        let (stage, staged, listing) = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(vertex)?;
         let digest = staged.summary.digest?;
-        (contributions.get(1) == Some(&selections_id(&[digest]))).then_some((stage, staged))
+        (contributions.get(1) == Some(&selections_id(&[digest]))).then_some((stage, staged, listing))
     }
 
-    fn put(&self, vertex: &str, stage: Stage, staged: Staged) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(vertex.to_owned(), (stage, staged));
+    fn put(&self, vertex: &str, copy: AheadCopy) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(vertex.to_owned(), copy);
     }
 }
 
-/// Whether what was copied of contexts, by input, is what the key says: they may have changed since it was computed.
-pub(crate) fn check(copied: &BTreeMap<Input, Vec<[u8; 32]>>, contributions: &[ContentId]) -> Result<()> {
-    let is_same = |(input, digests): (&Input, &Vec<_>)| {
-        contributions.get(*input).is_none_or(|contribution| *contribution == selections_id(digests))
-    };
-    if copied.iter().all(is_same) { Ok(()) } else { Err(Error::ContextChanged) }
+/// What a step has copied of contexts, by input, in the order of its actions.
+#[derive(Default)]
+pub(crate) struct Copied(BTreeMap<Input, (Vec<[u8; 32]>, Vec<Listing>)>);
+
+impl Copied {
+    pub fn add(&mut self, input: Input, digest: Option<[u8; 32]>, listing: Listing) {
+        let (digests, listings) = self.0.entry(input).or_default();
+        digests.extend(digest);
+        listings.push(listing);
+    }
+
+    /// Whether that is what the key says: contexts may have changed since it was computed.
+    pub fn check(&self, contributions: &[ContentId]) -> Result<()> {
+        let is_same = |(input, (digests, _)): (&Input, &(Vec<_>, _))| {
+            contributions.get(*input).is_none_or(|contribution| *contribution == selections_id(digests))
+        };
+        if self.0.iter().all(is_same) { Ok(()) } else { Err(Error::ContextChanged) }
+    }
+
+    /// Keeps what was copied for builds that want to know what is new.
+    pub fn keep_listings(&mut self, store: &Store, contributions: &[ContentId]) {
+        for (input, (_, listings)) in std::mem::take(&mut self.0) {
+            if let Some(contribution) = contributions.get(input) {
+                keep_listing(store, *contribution, Listing::all(listings));
+            }
+        }
+    }
+}
+
+/// Without it, a later build cannot say which files are new; that is all.
+pub(crate) fn keep_listing(store: &Store, contribution: ContentId, listing: Listing) {
+    if !store.has_file_list(&contribution.0)
+        && let Some(packed) = listing.pack()
+    {
+        let _ = store.put_file_list(&contribution.0, &packed);
+    }
 }
 
 /// What the store remembers of copies.
@@ -120,19 +153,21 @@ impl LocalWorker {
             Some(_) => return Ok(None),
         };
         let Ok(book) = BookWriter::create(&stage.digests()) else { return Ok(None) };
+        let listing = Listing::default();
         let account = Account {
             digests: &context.digests,
             recent: Some(&context.recent),
             keep_owner: false,
             previous: None,
             book: Some(&book),
+            listing: Some(&listing),
         };
         let tree = SourceTree { cancelled: Some(cancelled), ..context.source.tree() };
         let (digest, staged) = fileop::stage(&tree, copy, owner, account, &stage.root)?;
         if let Some(staged) = staged {
             // Without the book the layer's files are read once more, that is all.
             let _ = book.finish();
-            self.ahead.put(vertex, stage, staged);
+            self.ahead.put(vertex, (stage, staged, listing));
         }
         Ok(Some(digest))
     }

@@ -132,7 +132,8 @@ impl LocalWorker {
         let mut user = users::process_identity(draft.root.as_fd(), &exec.user)
             .map_err(|source: UserError| Error::User { command: shown(&exec.args), source })?;
         let mut mounts = self.step_mounts(&exec.mounts, inputs)?;
-        crate::copies::check(&mounts.digests, contributions)?;
+        mounts.copied.check(contributions)?;
+        mounts.copied.keep_listings(self.store(), contributions);
         let mut env = self.environment(exec, &user);
         for edits in self.devices(exec)? {
             for hook in edits.hooks() {

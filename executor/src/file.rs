@@ -1,16 +1,15 @@
 //! Runs a `File` op: COPY, ADD, WORKDIR and here-documents on a draft over its first input, which then becomes a layer.
 
-use crate::copies;
+use crate::copies::{AheadCopy, Copied};
 use crate::error::{Error, Result, cancellable};
-use crate::fileop::{self, Account, BookWriter, CopyRequest, Owner, SourceTree, Staged, View};
-use crate::snapshot::{Draft, Snapshots, Stage};
+use crate::fileop::{self, Account, BookWriter, CopyRequest, Listing, Owner, SourceTree, View};
+use crate::snapshot::{Draft, Snapshots};
 use crate::users;
 use crate::value::Value;
 use crate::worker::LocalWorker;
 use solver::key::ContentId;
-use solver::op::{self, File, FileAction, Input};
+use solver::op::{self, File, FileAction};
 use solver::schedule::OpTask;
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -27,7 +26,7 @@ impl LocalWorker {
             let Some(Value::Files(below)) = inputs.first() else { return Err(Error::WrongInput) };
             let has_files = !below.layers().is_empty();
             let draft = if has_files { this.snapshots.draft(below)? } else { this.snapshots.plain()? };
-            let (digests, into) = (BTreeMap::new(), None);
+            let (copied, into) = (Copied::default(), None);
             let (file, inputs) = (&file, inputs.as_slice());
             let step = FileStep {
                 worker: &this,
@@ -38,7 +37,7 @@ impl LocalWorker {
                 cancelled,
                 draft,
                 is_behind: false,
-                digests,
+                copied,
                 into,
             };
             step.run(&contributions, adopt)
@@ -55,13 +54,12 @@ struct FileStep<'a> {
     /// Whether there is something below; if not, no users are known.
     has_files: bool,
     /// The step's only copy, if it was made ahead.
-    ahead: Option<(Stage, Staged)>,
+    ahead: Option<AheadCopy>,
     cancelled: &'a AtomicBool,
     draft: Draft,
     /// Something was moved into the layer that the draft's view may not show.
     is_behind: bool,
-    /// Of what was copied of contexts, by input, in the order of the actions.
-    digests: BTreeMap<Input, Vec<[u8; 32]>>,
+    copied: Copied,
     /// The directory whose files' digests are known.
     into: Option<Vec<u8>>,
 }
@@ -86,7 +84,8 @@ impl FileStep<'_> {
                 FileAction::Copy(copy) => self.copy(copy)?,
             }
         }
-        copies::check(&self.digests, contributions)?;
+        self.copied.check(contributions)?;
+        self.copied.keep_listings(self.worker.store(), contributions);
         let stack = self.worker.snapshots.commit_knowing(self.draft, adopt, self.into.as_deref())?;
         if let (Some(into), Some(layer), Some(Value::Local(context))) =
             (self.into, stack.layers().last(), self.inputs.get(1))
@@ -112,6 +111,7 @@ impl FileStep<'_> {
         let booked = context.filter(|_| self.file.actions.len() == 1);
         let previous = booked.and_then(|context| self.worker.copies().previous(self.file, context));
         let book = booked.and_then(|_| BookWriter::create(&stage.digests()).ok());
+        let mut listing = Listing::default();
         let request = CopyRequest {
             source: SourceTree { cancelled: Some(self.cancelled), ..source },
             layer: layer.as_fd(),
@@ -127,11 +127,16 @@ impl FileStep<'_> {
                 keep_owner: false,
                 previous: previous.as_ref(),
                 book: book.as_ref(),
+                listing: Some(&listing),
             }),
         };
         let mut view = DraftView { snapshots, draft: &mut self.draft };
-        let (summary, has_book, stage) = match &self.ahead {
-            Some((ahead, staged)) => (fileop::place_staged(&request, &mut view, staged, &ahead.root)?, true, ahead),
+        let (summary, has_book, stage) = match &mut self.ahead {
+            Some((ahead, staged, listed)) => {
+                let summary = fileop::place_staged(&request, &mut view, staged, &ahead.root)?;
+                listing = std::mem::take(listed);
+                (summary, true, &*ahead)
+            }
             None => {
                 let summary = fileop::copy(&request, &mut view)?;
                 (summary, book.is_some_and(|book| book.finish().is_ok()), &stage)
@@ -142,8 +147,8 @@ impl FileStep<'_> {
             self.into = summary.into;
         }
         self.is_behind = summary.is_behind;
-        if let Some(digest) = summary.digest {
-            self.digests.entry(copy.from).or_default().push(digest);
+        if summary.digest.is_some() {
+            self.copied.add(copy.from, summary.digest, listing);
         }
         Ok(())
     }

@@ -1,10 +1,9 @@
 //! The solver's [`Worker`] on this machine.
 
-use crate::copies::{Ahead, Copies};
+use crate::copies::{self, Ahead, Copies};
 use crate::debug::Session;
 use crate::error::{Error, Result, blocking, cancellable};
-use crate::fileop::statcache::StatCache;
-use crate::fileop::{self, SourceTree};
+use crate::fileop::{self, Listing, SourceTree};
 use crate::network::{BuildNetwork, DefaultNetwork};
 use crate::sandbox::{Dns, ExtraHost, Launcher, Limits};
 use crate::secrets::Secrets;
@@ -174,10 +173,11 @@ impl Worker for LocalWorker {
                 }
                 let view = this.snapshots.view(&stack.ids())?;
                 let tree = SourceTree { root: view.as_fd(), ignore: None, ignore_name: "", cancelled: None };
-                let cache = StatCache::new();
-                let digest = |selection| fileop::selection_digest(&tree, selection, &cache, None, with_owner);
+                let listing = Listing::default();
+                let digest = |selection| fileop::listed_digest(&tree, selection, with_owner, &listing);
                 let digests = selections.iter().map(digest).collect::<std::result::Result<Vec<_>, _>>()?;
                 let id = selections_id(&digests);
+                copies::keep_listing(this.store(), id, listing);
                 this.store().put_memo("selection", &key, &id.0)?;
                 Ok(id)
             }

@@ -18,6 +18,9 @@ pub struct VertexId(NodeIndex);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DefinitionKey(pub [u8; 32]);
 
+/// Ends the digests of vertices that ignore the cache (R7.4.2).
+pub(crate) const IGNORES_CACHE: &str = "-ignorecache";
+
 #[derive(Clone, Debug)]
 pub struct Vertex {
     pub op: Op,
@@ -57,7 +60,7 @@ pub struct Origin {
 impl Vertex {
     /// Identifies the vertex in events.
     pub fn digest(&self) -> VertexDigest {
-        let suffix = if self.ignores_cache { "-ignorecache" } else { "" };
+        let suffix = if self.ignores_cache { IGNORES_CACHE } else { "" };
         format!("blake3:{}{suffix}", hex::encode(self.definition.0))
     }
 }

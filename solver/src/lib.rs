@@ -10,10 +10,13 @@
 //! 2. [`key`] gives each vertex its content key, from its op and the content of its inputs.
 //! 3. [`schedule::solve`] asks a [`CacheIndex`](schedule::CacheIndex) for each key and has a [`Worker`](schedule::Worker) run
 //!    the others, as wide as the graph allows, reporting [`Event`](event::Event)s.
+//!
+//! What became of each vertex is a [`Trace`](trace::Trace), which is kept; [`explain`] compares it with earlier ones and says why steps ran.
 
 pub mod check;
 pub mod entitlements;
 pub mod event;
+pub mod explain;
 pub mod graph;
 pub mod key;
 pub mod lower;

@@ -7,7 +7,7 @@
 //! arguments is in it only as a hash, keyed by a secret of the store, since it may be what nobody else should see.
 
 use crate::event::VertexDigest;
-use crate::graph::{Graph, Origin, Vertex, VertexId};
+use crate::graph::{Graph, IGNORES_CACHE, Origin, Vertex, VertexId};
 use crate::key::{ContentId, ContentKey};
 use crate::op::{Op, Source};
 use parser::LineIndex;
@@ -138,9 +138,8 @@ pub enum Reason {
     SettingsChanged {
         settings: Vec<String>,
     },
-    /// An image's name stands for another one than before.
+    /// The base is another image: both with their digests.
     ImageChanged {
-        reference: String,
         old: String,
         new: String,
     },
@@ -169,7 +168,7 @@ pub enum Reason {
     OtherVersion,
 }
 
-/// A run of words of an instruction: taken out, put in, or both.
+/// A run of words of an instruction as it was and as it is, with a few words that stayed on both sides.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WordChange {
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -220,6 +219,11 @@ impl TracedVertex {
     /// Whether it is a step: something that runs or need not.
     pub fn is_step(&self) -> bool {
         matches!(self.kind, Kind::Exec | Kind::File)
+    }
+
+    /// Whether it runs whatever the index knows (`--no-cache-filter`).
+    pub fn ignores_cache(&self) -> bool {
+        self.digest.ends_with(IGNORES_CACHE)
     }
 
     /// Whether it did something, with or without success.

@@ -4,8 +4,9 @@
 //! mounted once more: for a shell in a step that failed.
 
 use crate::cdi::Edits;
+use crate::copies::Copied;
 use crate::error::{Error, Result};
-use crate::fileop::{self, Account, CopyRequest, Owner, Plain, SourceTree};
+use crate::fileop::{self, Account, CopyRequest, Listing, Owner, Plain, SourceTree};
 use crate::mount;
 use crate::sandbox::{ContainerMount, MountSource};
 use crate::secrets::SecretError;
@@ -16,7 +17,6 @@ use crate::worker::LocalWorker;
 use cache::{CacheMountLease, Sharing};
 use rustix::fs::{FileType, Mode};
 use solver::op::{self, CacheSharing, Input, MountKind};
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -25,7 +25,7 @@ use std::path::Path;
 pub(super) struct StepMounts {
     mounts: Vec<StepMount>,
     /// Of what binds of contexts show, by input, in order.
-    pub digests: BTreeMap<Input, Vec<[u8; 32]>>,
+    pub copied: Copied,
 }
 
 struct StepMount {
@@ -136,20 +136,15 @@ impl LocalWorker {
     pub(super) fn step_mounts(&self, wanted: &[op::Mount], inputs: &[Value]) -> Result<StepMounts> {
         let mut ready = StepMounts::default();
         for mount in wanted {
-            let Some(source) = self.mount_source(mount, inputs, &mut ready.digests)? else { continue };
+            let Some(source) = self.mount_source(mount, inputs, &mut ready.copied)? else { continue };
             ready.mounts.push(StepMount { target: mount.target.clone(), readonly: mount.readonly, source });
         }
         Ok(ready)
     }
 
-    fn mount_source(
-        &self,
-        mount: &op::Mount,
-        inputs: &[Value],
-        digests: &mut BTreeMap<Input, Vec<[u8; 32]>>,
-    ) -> Result<Option<Source>> {
+    fn mount_source(&self, mount: &op::Mount, inputs: &[Value], copied: &mut Copied) -> Result<Option<Source>> {
         let source = match &mount.kind {
-            MountKind::Bind { from, source } => self.bind_source(*from, inputs, source, !mount.readonly, digests)?,
+            MountKind::Bind { from, source } => self.bind_source(*from, inputs, source, !mount.readonly, copied)?,
             MountKind::Cache { id, sharing, from, source, mode, uid, gid } => {
                 // Another base, owner or mode is another directory (X2.18, X2.19).
                 let base = from.and_then(|from| match inputs.get(from) {
@@ -212,7 +207,7 @@ impl LocalWorker {
         inputs: &[Value],
         source: &str,
         writable: bool,
-        digests: &mut BTreeMap<Input, Vec<[u8; 32]>>,
+        copied: &mut Copied,
     ) -> Result<Source> {
         let path = source.to_owned();
         match inputs.get(input) {
@@ -221,12 +216,14 @@ impl LocalWorker {
             // Ignored files must not show, and the client's own must not change: a copy of what is not ignored.
             Some(Value::Local(context)) => {
                 let (draft, stage) = (self.snapshots.plain()?, self.snapshots.stage()?);
+                let listing = Listing::default();
                 let account = Account {
                     digests: &context.digests,
                     recent: Some(&context.recent),
                     keep_owner: false,
                     previous: None,
                     book: None,
+                    listing: Some(&listing),
                 };
                 let request = CopyRequest {
                     source: context.source.tree(),
@@ -239,8 +236,8 @@ impl LocalWorker {
                     unpack: false,
                     account: Some(account),
                 };
-                let copied = fileop::copy(&request, &mut Plain(draft.root.as_fd()))?;
-                digests.entry(input).or_default().extend(copied.digest);
+                let digest = fileop::copy(&request, &mut Plain(draft.root.as_fd()))?.digest;
+                copied.add(input, digest, listing);
                 Ok(Source::Draft { draft, path })
             }
             None => Err(Error::WrongInput),

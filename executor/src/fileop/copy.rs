@@ -21,7 +21,8 @@ pub fn copy(request: &CopyRequest<'_>, view: &mut dyn View) -> Result<CopySummar
         Destination::new(request, view, parents).make_dir()?;
     }
     let mut is_behind = false;
-    let mut hasher = request.account.map(|account| SelectionHasher::new(account.keep_owner, roots.len()));
+    let mut hasher =
+        request.account.map(|account| SelectionHasher::new(account.keep_owner, roots.len(), account.listing));
     for (number, root) in roots.iter().enumerate() {
         if std::mem::take(&mut is_behind) {
             view.refresh()?;
@@ -65,7 +66,7 @@ pub fn stage(
     let digest =
         tree.directory(root, &filter, dir).map_err(|error| error.below(&clean(copy.destination.as_bytes())))?;
     let digest = digest.ok_or_else(|| Error::Changed { path: shown(&root.path) })?;
-    let mut hasher = SelectionHasher::new(account.keep_owner, 1);
+    let mut hasher = SelectionHasher::new(account.keep_owner, 1, None);
     hasher.tree(&digest);
     let digest = hasher.finish();
     let summary = CopySummary { digest: Some(digest), ..tree.summary() };
@@ -129,7 +130,7 @@ impl<'a> Destination<'a> {
         root: &SourceRoot,
         filter: &Filter<'_>,
         number: usize,
-        hasher: &mut Option<SelectionHasher>,
+        hasher: &mut Option<SelectionHasher<'_>>,
     ) -> Result<CopySummary, Error> {
         // First of all, so that a destination that cannot be is told at once.
         let (dir, path) = self.directory_for_tree()?;
@@ -145,14 +146,14 @@ impl<'a> Destination<'a> {
         Ok(CopySummary { into: Some(path), ..copy.summary() })
     }
 
-    fn file(&self, root: &SourceRoot, hasher: &mut Option<SelectionHasher>) -> Result<CopySummary, Error> {
+    fn file(&self, root: &SourceRoot, hasher: &mut Option<SelectionHasher<'_>>) -> Result<CopySummary, Error> {
         let request = self.request;
         if request.unpack
             && root.stat.kind == FileType::RegularFile
             && let Some(summary) = unpack::try_unpack(root, self.root, &self.path, request.owner)?
         {
             if let (Some(hasher), Some(account)) = (hasher, request.account) {
-                hasher.file(root, Digester::new(account.digests, account.keep_owner).root_record(root)?);
+                hasher.file(root, Digester::new(account.digests, account.keep_owner, None).root_record(root)?);
             }
             return Ok(summary);
         }

@@ -4,6 +4,7 @@
 //! extended attributes, and owners only where the copy keeps them. Never times, inodes, or a source directory's own attributes,
 //! which its copy does not take over (X3.30). A directory's id is the hash of its sorted entries, so that directories are hashed on all cores.
 
+use super::listing::Listing;
 use super::path::{join, shown};
 use super::recent::{self, Recent};
 use super::select::{Filter, SourceRoot, select};
@@ -34,39 +35,60 @@ pub fn selection_digest(
     recent: Option<&Recent>,
     keep_owner: bool,
 ) -> Result<[u8; 32], Error> {
-    let digester = Digester { recent, ..Digester::new(cache, keep_owner) };
-    let selected = select(tree, selection)?;
-    let mut all = SelectionHasher::new(keep_owner, selected.roots.len());
-    for root in &selected.roots {
-        match root.stat.is_dir() {
-            true => all.tree(&digester.tree(&selected.filter, root)?),
-            false => all.file(root, digester.root_record(root)?),
+    Digester { recent, ..Digester::new(cache, keep_owner, None) }.selection(tree, selection)
+}
+
+/// As [`selection_digest`], for a tree that is read once: what is found is listed.
+pub fn listed_digest(
+    tree: &SourceTree<'_>,
+    selection: &Selection,
+    keep_owner: bool,
+    listing: &Listing,
+) -> Result<[u8; 32], Error> {
+    Digester::new(&StatCache::new(), keep_owner, Some(listing)).selection(tree, selection)
+}
+
+impl Digester<'_> {
+    fn selection(&self, tree: &SourceTree<'_>, selection: &Selection) -> Result<[u8; 32], Error> {
+        let selected = select(tree, selection)?;
+        let mut all = SelectionHasher::new(self.keep_owner, selected.roots.len(), self.listing);
+        for root in &selected.roots {
+            match root.stat.is_dir() {
+                true => all.tree(&self.tree(&selected.filter, root)?),
+                false => all.file(root, self.root_record(root)?),
+            }
         }
+        Ok(all.finish())
     }
-    Ok(all.finish())
 }
 
 /// Hashes what becomes of a selection's roots, in their order.
-pub(crate) struct SelectionHasher(blake3::Hasher);
+pub(crate) struct SelectionHasher<'a> {
+    hasher: blake3::Hasher,
+    listing: Option<&'a Listing>,
+}
 
-impl SelectionHasher {
-    pub fn new(keep_owner: bool, roots: usize) -> Self {
+impl<'a> SelectionHasher<'a> {
+    pub fn new(keep_owner: bool, roots: usize, listing: Option<&'a Listing>) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(FORMAT).update(&[u8::from(keep_owner)]).update(&(roots as u64).to_le_bytes());
-        SelectionHasher(hasher)
+        SelectionHasher { hasher, listing }
     }
 
     pub fn tree(&mut self, digest: &[u8; 32]) {
-        self.0.update(b"D").update(digest);
+        self.hasher.update(b"D").update(digest);
     }
 
     pub fn file(&mut self, root: &SourceRoot, record: Record) {
-        self.0.update(b"F");
-        Record { name: root.name.clone(), ..record }.hash(&mut self.0);
+        if let Some(listing) = self.listing {
+            listing.root(root, &record);
+        }
+        self.hasher.update(b"F");
+        Record { name: root.name.clone(), ..record }.hash(&mut self.hasher);
     }
 
     pub fn finish(self) -> [u8; 32] {
-        *self.0.finalize().as_bytes()
+        *self.hasher.finalize().as_bytes()
     }
 }
 
@@ -75,17 +97,19 @@ pub(crate) struct Digester<'a> {
     cache: &'a StatCache,
     recent: Option<&'a Recent>,
     keep_owner: bool,
+    /// Takes what is found.
+    listing: Option<&'a Listing>,
     /// Before anything was read.
     now: SystemTime,
 }
 
 /// One entry of a directory.
 pub(crate) struct Record {
-    name: Vec<u8>,
-    kind: u8,
-    mode: u32,
-    owner: (u32, u32),
-    content: Content,
+    pub name: Vec<u8>,
+    pub kind: u8,
+    pub mode: u32,
+    pub owner: (u32, u32),
+    pub content: Content,
 }
 
 pub(crate) enum Content {
@@ -118,22 +142,25 @@ impl Record {
 /// The records of a directory's entries, collected on any thread.
 pub(crate) type Records = Mutex<Vec<Record>>;
 
-/// A directory's own digest, from what lies in it.
-pub(crate) fn directory_digest(records: &mut [Record]) -> [u8; 32] {
-    records.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&(records.len() as u64).to_le_bytes());
-    records.iter().for_each(|record| record.hash(&mut hasher));
-    *hasher.finalize().as_bytes()
-}
-
 pub(crate) fn push(records: &Records, record: Record) {
     records.lock().unwrap_or_else(PoisonError::into_inner).push(record);
 }
 
 impl<'a> Digester<'a> {
-    pub fn new(cache: &'a StatCache, keep_owner: bool) -> Digester<'a> {
-        Digester { cache, recent: None, keep_owner, now: SystemTime::now() }
+    pub fn new(cache: &'a StatCache, keep_owner: bool, listing: Option<&'a Listing>) -> Digester<'a> {
+        Digester { cache, recent: None, keep_owner, listing, now: SystemTime::now() }
+    }
+
+    /// The digest of the directory at `path` from what lies in it.
+    pub fn directory_digest(&self, path: &[u8], records: &mut [Record]) -> [u8; 32] {
+        records.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        if let Some(listing) = self.listing {
+            listing.directory(path, records);
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&(records.len() as u64).to_le_bytes());
+        records.iter().for_each(|record| record.hash(&mut hasher));
+        *hasher.finalize().as_bytes()
     }
 
     fn tree(&self, filter: &Filter<'_>, root: &SourceRoot) -> Result<[u8; 32], Error> {
@@ -296,7 +323,7 @@ impl Visitor for TreeDigest<'_> {
         if dir.lazy && records.is_empty() {
             return Ok(());
         }
-        let digest = directory_digest(records);
+        let digest = self.digester.directory_digest(&dir.path, records);
         let record = self.digester.directory_record(dir, digest);
         match &dir.parent {
             Some(parent) => push(&parent.data, record),

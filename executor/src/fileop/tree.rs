@@ -8,6 +8,7 @@ use super::book::{Block, BookWriter, Previous, PreviousDir};
 use super::data::{DataCopier, Source, Target};
 use super::digest::{self, ATTEMPTS, Content, Digester, Record, Records};
 use super::error::{Context, Error};
+use super::listing::Listing;
 use super::make::write_all;
 use super::metadata::Attributes;
 use super::path::{join, parent_and_name, shown};
@@ -40,6 +41,8 @@ pub struct Account<'a> {
     pub previous: Option<&'a Previous>,
     /// Takes the digests of the copied files.
     pub book: Option<&'a BookWriter>,
+    /// Takes what was copied.
+    pub listing: Option<&'a Listing>,
 }
 
 pub(crate) struct TreeCopy<'a> {
@@ -92,7 +95,7 @@ impl<'a> TreeCopy<'a> {
             root,
             attributes,
             account,
-            digester: account.map(|account| Digester::new(account.digests, account.keep_owner)),
+            digester: account.map(|account| Digester::new(account.digests, account.keep_owner, account.listing)),
             links: Mutex::default(),
             data: DataCopier::default(),
             files: AtomicU64::new(0),
@@ -345,7 +348,7 @@ impl Visitor for TreeCopy<'_> {
         }
         if let Some(digester) = &self.digester {
             let records = dir.data.records.get_mut().unwrap_or_else(PoisonError::into_inner);
-            let digest = digest::directory_digest(records);
+            let digest = digester.directory_digest(&dir.path, records);
             let record = digester.directory_record(dir, digest);
             match &dir.parent {
                 Some(parent) => digest::push(&parent.data.records, record),

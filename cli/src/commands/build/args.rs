@@ -39,6 +39,10 @@ pub struct BuildArgs {
     #[arg(long, value_name = "N")]
     max_parallelism: Option<usize>,
 
+    /// Run every step of these stages, by name or number, whatever the cache holds
+    #[arg(long, value_name = "STAGE[,STAGE]", value_delimiter = ',', conflicts_with = "no_cache")]
+    pub no_cache_filter: Vec<String>,
+
     /// Ask the registry for base images, whatever the store holds
     #[arg(long)]
     pub pull: bool,
@@ -70,6 +74,10 @@ pub struct BuildArgs {
     /// Write facts about the result to a JSON file
     #[arg(long, value_name = "FILE")]
     pub metadata_file: Option<PathBuf>,
+
+    /// Say why each step ran that did: as text after the build, or as one JSON document on standard output or in a file
+    #[arg(long, value_name = "FORMAT[,dest=FILE]", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
+    pub explain: Option<String>,
 
     /// Print the image's id and nothing else
     #[arg(short, long)]
@@ -173,8 +181,6 @@ pub struct Compatibility {
     #[arg(long, hide = true)]
     annotation: Vec<String>,
     #[arg(long, hide = true)]
-    no_cache_filter: Vec<String>,
-    #[arg(long, hide = true)]
     squash: bool,
 }
 
@@ -228,7 +234,6 @@ impl BuildArgs {
             ("--cache-from", !flags.cache_from.is_empty()),
             ("--attest", !flags.attest.is_empty()),
             ("--annotation", !flags.annotation.is_empty()),
-            ("--no-cache-filter", !flags.no_cache_filter.is_empty()),
             ("--squash", flags.squash),
         ];
         match unsupported.iter().find(|(_, given)| *given) {

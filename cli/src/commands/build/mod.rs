@@ -2,6 +2,7 @@
 
 mod args;
 pub mod context;
+mod explain;
 mod export;
 mod record;
 mod request;
@@ -57,7 +58,7 @@ pub fn run(args: BuildArgs, app: &App, debug: bool) -> Result<ExitCode> {
     let display = Display::start(request.mode, debug, receiver);
     let events = EventSink::new(sender);
     interrupt::listen()?;
-    let recorder = Recorder::new(&request);
+    let recorder = Recorder::new(&args, &request);
     let result = runtime.block_on(async {
         tokio::select! {
             result = build(&args, &request, app, &images, &events, &recorder) => result,

@@ -1,13 +1,18 @@
 //! Keeps what a build was made of, so that later ones can say what is new.
 
+use super::args::BuildArgs;
 use super::context::MainContext;
+use super::explain::Explain;
 use super::request::Request;
 use crate::app::App;
+use crate::error::Result;
 use executor::builds::Builds;
 use parser::source::redacted;
+use solver::explain::Explainer;
 use solver::graph::{Graph, VertexId};
 use solver::record::{BuildRecord, Identity, Outcome};
 use solver::trace::Tracer;
+use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -17,6 +22,8 @@ pub struct Recorder {
     /// For the scheduler.
     pub tracer: Tracer,
     identity: Identity,
+    no_cache: bool,
+    explain: Option<Explain>,
     started: SystemTime,
     plan: OnceLock<Plan>,
 }
@@ -28,10 +35,12 @@ struct Plan {
 }
 
 impl Recorder {
-    pub fn new(request: &Request) -> Recorder {
+    pub fn new(args: &BuildArgs, request: &Request) -> Recorder {
         Recorder {
             tracer: Tracer::default(),
             identity: identity(request),
+            no_cache: args.no_cache,
+            explain: request.explain.clone(),
             started: SystemTime::now(),
             plan: OnceLock::new(),
         }
@@ -42,31 +51,48 @@ impl Recorder {
         let _ = self.plan.set(Plan { graph, targets: targets.to_vec(), source: source.to_owned() });
     }
 
-    /// Keeps the record. A failure to do so fails no build.
+    /// Says why steps ran, if that is asked for, and keeps the record. A failure to do so fails no build.
     pub fn finish(&self, app: &App, outcome: Outcome) {
         let Some(plan) = self.plan.get() else { return };
-        let _ = self.keep(app, plan, outcome);
+        if let Err(error) = self.conclude(app, plan, outcome)
+            && self.explain.is_some()
+        {
+            // Nobody may be there to read it.
+            let _ = writeln!(std::io::stderr(), "warning: --explain: {error}");
+        }
     }
 
-    fn keep(&self, app: &App, plan: &Plan, outcome: Outcome) -> executor::error::Result<()> {
+    fn conclude(&self, app: &App, plan: &Plan, outcome: Outcome) -> Result<()> {
         let builds = Builds(&app.store);
         let fingerprint = self.tracer.fingerprint(&plan.graph, &plan.targets);
         let entries = builds.entries_of(&self.identity)?;
-        // Nothing ran, and it is what was there last time: the record of that tells all that one of this build would.
         let is_known = fingerprint.is_some() && fingerprint.as_ref() == entries.first().map(|entry| &entry.fingerprint);
-        if is_known && self.tracer.is_idle(&plan.graph) {
+        let is_idle = self.tracer.is_idle(&plan.graph);
+        // Nothing ran, and it is what was there last time: the record of that tells all that one of this build would.
+        let is_new = !(is_known && is_idle);
+        if !is_new && self.explain.is_none() {
             return Ok(());
         }
         let secret = app.store.build_secret()?;
+        let mut trace = self.tracer.trace(&plan.graph, &plan.targets, &plan.source, &secret);
+        let mut earlier = entries.iter().filter_map(|entry| builds.read(entry).ok().flatten()).peekable();
+        let files = |old: &str, new: &str| builds.file_changes(old, new);
+        let last = earlier.peek().cloned();
+        Explainer { no_cache: self.no_cache, files: &files }.explain(&mut trace, earlier.map(|record| record.trace));
         let record = BuildRecord {
             identity: self.identity.clone(),
             outcome,
             started: self.started.into(),
             completed: SystemTime::now().into(),
-            trace: self.tracer.trace(&plan.graph, &plan.targets, &plan.source, &secret),
+            trace,
         };
-        builds.keep(&record, fingerprint.as_deref().unwrap_or("0"))?;
-        Ok(())
+        if is_new {
+            builds.keep(&record, fingerprint.as_deref().unwrap_or("0"))?;
+        }
+        match &self.explain {
+            Some(explain) => explain.tell(&record, last.as_ref()),
+            None => Ok(()),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::args::BuildArgs;
 use super::context::{self, MainContext, NamedSpec};
+use super::explain::Explain;
 use super::{secret, ssh};
 use crate::app::{App, reference};
 use crate::definition;
@@ -36,6 +37,7 @@ pub struct Request {
     pub as_index: bool,
     pub worker: WorkerOptions,
     pub outputs: Vec<OutputSpec>,
+    pub explain: Option<Explain>,
 }
 
 pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
@@ -86,6 +88,13 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
         true => Mode::Quiet,
         false => Mode::parse(args.progress.as_deref().or(app.config.progress.as_deref()).unwrap_or("auto"))?,
     };
+    let outputs = outputs(args, &tags, as_index)?;
+    let explain = args.explain.as_deref().map(Explain::parse).transpose()?;
+    let has_stdout = args.quiet || outputs.iter().any(OutputSpec::is_stdout);
+    if has_stdout && explain.as_ref().is_some_and(Explain::is_stdout) {
+        let message = "--explain=json writes to standard output, which has something else already: name a file with --explain=json,dest=FILE";
+        return Err(CliError::Usage(message.into()));
+    }
     Ok(Request {
         named_contexts,
         git_keys,
@@ -105,6 +114,7 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
         },
         lower: LowerOptions {
             target: args.target()?.map(str::to_owned),
+            no_cache_filter: args.no_cache_filter.clone(),
             build_args,
             labels: labels(&args.labels)?,
             names_platform: platforms.len() > 1,
@@ -115,7 +125,8 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
             ..LowerOptions::default()
         },
         context,
-        outputs: outputs(args, &tags, as_index)?,
+        outputs,
+        explain,
         platforms,
         as_index,
     })

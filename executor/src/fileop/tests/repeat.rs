@@ -65,6 +65,7 @@ impl Repeated {
             keep_owner: false,
             previous: previous.as_ref(),
             book: Some(&book),
+            listing: None,
         };
         let request = CopyRequest {
             source: SourceTree { root: source.as_fd(), ignore: None, ignore_name: "", cancelled: None },
