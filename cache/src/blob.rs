@@ -15,10 +15,12 @@ impl Store {
     }
 
     pub fn has_blob(&self, digest: &Digest) -> bool {
+        self.rely_on(&digest.to_string());
         self.blob_path(digest).exists()
     }
 
     pub fn open_blob(&self, digest: &Digest) -> Result<File> {
+        self.rely_on(&digest.to_string());
         let path = self.blob_path(digest);
         match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::NoBlob(*digest)),
@@ -98,6 +100,7 @@ impl BlobWriter {
             }
         }
         let place = self.store.blob_path(&digest);
+        self.store.makes(&digest.to_string(), self.length);
         fs::rename(&self.path, &place).map_err(Error::io("store the blob", &place))?;
         self.committed = true;
         Ok((digest, self.length))

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 const SCHEMA: &str = "
     CREATE TABLE layer (
@@ -34,6 +34,26 @@ const SCHEMA: &str = "
     ) WITHOUT ROWID;
 ";
 
+/// What came after the first format; made in older stores too. Times are seconds since 1970, sizes bytes on the disk.
+const ADDED: &str = "
+    CREATE TABLE IF NOT EXISTS usage (
+        id TEXT PRIMARY KEY,
+        last_used INTEGER NOT NULL,
+        uses INTEGER NOT NULL,
+        size INTEGER,
+        linked INTEGER NOT NULL DEFAULT 0,
+        kind TEXT,
+        description TEXT
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS stamped (ids BLOB PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS tally (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        total INTEGER NOT NULL,
+        kept INTEGER NOT NULL,
+        collected INTEGER NOT NULL
+    );
+";
+
 pub(crate) struct Database {
     connection: Mutex<Connection>,
     path: PathBuf,
@@ -47,13 +67,19 @@ impl Database {
         let format = |connection: &Connection| {
             connection.query_row("PRAGMA user_version", (), |row| row.get::<_, i64>(0)).map_err(failed)
         };
-        if format(&connection)? == 0 {
+        let found = format(&connection)?;
+        if found == 0 {
             // The write-ahead log needs shared memory, which network file systems do not have.
             let journal = if is_local(path) { "WAL" } else { "DELETE" };
             connection.pragma_update(None, "journal_mode", journal).map_err(failed)?;
+        }
+        if found < FORMAT {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
             if format(&transaction)? == 0 {
                 transaction.execute_batch(SCHEMA).map_err(failed)?;
+            }
+            if format(&transaction)? < FORMAT {
+                transaction.execute_batch(ADDED).map_err(failed)?;
                 transaction.pragma_update(None, "user_version", FORMAT).map_err(failed)?;
             }
             transaction.commit().map_err(failed)?;
@@ -73,6 +99,17 @@ impl Database {
     pub fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         work(&connection).map_err(|source| Error::Database { path: self.path.clone(), source })
+    }
+
+    /// The same as one transaction, which is undone where the work fails.
+    pub fn change<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let change = |connection: &mut Connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let done = work(&transaction)?;
+            transaction.commit().map(|()| done)
+        };
+        change(&mut connection).map_err(|source| Error::Database { path: self.path.clone(), source })
     }
 }
 

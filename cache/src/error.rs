@@ -61,6 +61,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// There is no room for what was to be written.
+    pub fn is_full_disk(&self) -> bool {
+        match self {
+            Error::Io { source, .. } => is_full(source),
+            Error::Database { source, .. } => {
+                // Without room for its shared memory or its log, SQLite speaks of input and output.
+                use rusqlite::ErrorCode::{CannotOpen, DiskFull, SystemIoFailure};
+                matches!(source.sqlite_error_code(), Some(DiskFull | SystemIoFailure | CannotOpen))
+            }
+            _ => false,
+        }
+    }
+
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_owned();
         move |source| Error::Io { action, path, source }
@@ -73,11 +86,13 @@ impl Error {
     }
 }
 
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            " (free some space, for instance with `rbuild rmi`, or use another disk with --root)"
-        }
+        _ if is_full(error) => " (free some space, for instance with `rbuild prune`, or use another disk with --root)",
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             " (the store must be writable: name another directory with --root or RBUILD_ROOT)"
         }
@@ -88,7 +103,7 @@ fn advice(error: &io::Error) -> &'static str {
 fn database_advice(error: &rusqlite::Error) -> &'static str {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::DiskFull) => {
-            ": no space left on device (free some space, or use another disk with --root)"
+            ": no space left on device (free some space, for instance with `rbuild prune`, or use another disk with --root)"
         }
         _ => "",
     }

@@ -6,6 +6,7 @@ use crate::store::{Store, random_name};
 use oci::{Descriptor, Digest, ImageIndex};
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::io::Read;
 
 /// The full, normalised name.
 const NAME: &str = "io.containerd.image.name";
@@ -87,22 +88,31 @@ impl Store {
         Ok(found)
     }
 
-    /// Removes an image with all its names, and its blobs as far as no other image needs them.
+    /// Removes an image with all its names, and its blobs as far as no other image needs them and nobody relies on them.
     pub fn remove_image(&self, digest: &Digest) -> Result<()> {
-        let digest = digest.to_string();
-        self.change(|entries| entries.retain(|entry| entry.digest().to_string() != digest))?;
-        let mut kept = BTreeSet::new();
+        // What this process looked at to find the image counts for nothing.
+        self.forget_use();
+        let exclusive = self.exclusive()?;
+        let mut needed = BTreeSet::new();
+        let leased = self.leased(&exclusive);
+        leased.iter().filter_map(|id| id.parse().ok()).for_each(|digest| self.reachable_from(&digest, &mut needed));
+        for digest in self.remove_entry(digest, &needed)? {
+            self.discard(&self.blob_path(&digest));
+        }
+        Ok(())
+    }
+
+    /// Takes an image out of the index. Gives those of its blobs that nothing needs any more.
+    pub(crate) fn remove_entry(&self, digest: &Digest, needed: &BTreeSet<Digest>) -> Result<Vec<Digest>> {
+        let text = digest.to_string();
+        self.change(|entries| entries.retain(|entry| entry.digest().to_string() != text))?;
+        let mut kept = needed.clone();
         for image in self.images()? {
             self.reachable(&image.descriptor, &mut kept);
         }
         let mut gone = BTreeSet::new();
-        if let Ok(digest) = digest.parse() {
-            self.reachable_from(&digest, &mut gone);
-        }
-        for digest in gone.difference(&kept) {
-            self.discard(&self.blob_path(digest));
-        }
-        Ok(())
+        self.reachable_from(digest, &mut gone);
+        Ok(gone.difference(&kept).copied().collect())
     }
 
     /// Finds an image by its full name, the digest of its manifest or config, or the first digits of one of these.
@@ -142,31 +152,34 @@ impl Store {
         document.get("config")?.get("digest")?.as_str()?.parse().ok()
     }
 
-    fn reachable(&self, descriptor: &Descriptor, found: &mut BTreeSet<Digest>) {
+    pub(crate) fn reachable(&self, descriptor: &Descriptor, found: &mut BTreeSet<Digest>) {
         if let Ok(digest) = Digest::try_from(descriptor.digest()) {
             self.reachable_from(&digest, found);
         }
     }
 
     /// A document's blobs: every digest that it names. Unreadable documents name none.
-    fn reachable_from(&self, digest: &Digest, found: &mut BTreeSet<Digest>) {
-        if !found.insert(*digest) {
-            return;
-        }
-        let small = fs::metadata(self.blob_path(digest)).is_ok_and(|metadata| metadata.len() <= MAX_DOCUMENT);
-        if !small {
-            return;
-        }
-        let Ok(bytes) = self.read_blob(digest, MAX_DOCUMENT) else { return };
-        let Ok(document) = serde_json::from_slice::<serde_json::Value>(&bytes) else { return };
-        let lists = ["manifests", "layers"].iter().filter_map(|key| document.get(*key)?.as_array()).flatten();
-        for descriptor in lists.chain(document.get("config")) {
-            let digest =
-                descriptor.get("digest").and_then(|digest| digest.as_str()).and_then(|digest| digest.parse().ok());
-            if let Some(digest) = digest {
-                self.reachable_from(&digest, found);
+    pub(crate) fn reachable_from(&self, digest: &Digest, found: &mut BTreeSet<Digest>) {
+        let mut documents = vec![*digest];
+        while let Some(digest) = documents.pop() {
+            if !found.insert(digest) {
+                continue;
             }
+            let Some(document) = self.document(&digest) else { continue };
+            let digest = |descriptor: &serde_json::Value| descriptor.get("digest")?.as_str()?.parse::<Digest>().ok();
+            let list = |key: &str| document.get(key).and_then(|it| it.as_array()).into_iter().flatten();
+            documents.extend(list("manifests").filter_map(digest));
+            found.extend(list("layers").chain(document.get("config")).filter_map(digest));
         }
+    }
+
+    /// A blob that looks like a JSON document. Neither its digest nor who relies on it counts here.
+    pub(crate) fn document(&self, digest: &Digest) -> Option<serde_json::Value> {
+        let mut file = fs::File::open(self.blob_path(digest)).ok()?.take(MAX_DOCUMENT);
+        let mut bytes = vec![0];
+        file.read_exact(&mut bytes).ok().filter(|()| bytes == b"{")?;
+        file.read_to_end(&mut bytes).ok()?;
+        serde_json::from_slice(&bytes).ok()
     }
 
     fn index(&self) -> Result<ImageIndex> {

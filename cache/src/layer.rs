@@ -87,6 +87,7 @@ impl Attempt {
         let place = self.store.path("snapshots").join(&id.0);
         // The kernel's leavings in the work directory are of no use, and a volatile one must never be mounted again.
         let _ = fs::remove_dir_all(&self.work);
+        self.store.makes(&id.0, record.size);
         match fs::rename(&self.path, &place) {
             Ok(()) => {
                 self.committed = true;
@@ -161,6 +162,7 @@ impl Store {
 
     /// A layer's record, if the layer is there.
     pub fn layer(&self, id: &LayerId) -> Result<Option<LayerRecord>> {
+        self.rely_on(&id.0);
         let record = self.database().with(|connection| {
             connection
                 .prepare_cached(
@@ -183,6 +185,10 @@ impl Store {
         Ok(record.filter(|_| self.layer_path(id).exists()))
     }
 
+    pub(crate) fn is_recorded(&self, id: &str) -> Result<bool> {
+        self.database().with(|connection| connection.prepare_cached("SELECT 1 FROM layer WHERE id = ?")?.exists((id,)))
+    }
+
     pub fn has_layer(&self, id: &LayerId) -> Result<bool> {
         Ok(self.layer(id)?.is_some())
     }
@@ -195,7 +201,11 @@ impl Store {
                 .query_map((lowers_content, content_id), |row| row.get::<_, String>(0))?
                 .collect::<rusqlite::Result<Vec<_>>>()
         })?;
-        Ok(ids.into_iter().map(LayerId).find(|id| self.layer_path(id).exists()))
+        let is_there = |id: &LayerId| {
+            self.rely_on(&id.0);
+            self.layer_path(id).exists() && matches!(self.is_recorded(&id.0), Ok(true))
+        };
+        Ok(ids.into_iter().map(LayerId).find(is_there))
     }
 
     /// The blob that `layer` was written as with `codec`, if it is still there.

@@ -23,25 +23,36 @@
 
 mod blob;
 mod build;
+mod collect;
 mod container;
 mod database;
 mod error;
+mod filter;
 mod image;
+mod inventory;
 mod layer;
+mod lease;
 mod lock;
+mod measure;
 mod mount;
 mod ownership;
+mod policy;
 mod record;
 pub mod remote;
 mod store;
+mod usage;
 
 pub use blob::BlobWriter;
 pub use build::BuildEntry;
 pub use container::{ContainerDirectory, ContainerLock, NewContainer, new_container_id};
 pub use error::{Error, Result};
+pub use filter::{Filter, InvalidFilter};
 pub use image::{Found, StoredImage};
+pub use inventory::{CacheRecord, Inventory, Roots};
 pub use layer::{Attempt, LayerBlob, LayerId, LayerRecord};
 pub use lock::KeyLock;
 pub use mount::{CacheMountLease, Sharing};
-pub use record::ResultRecord;
+pub use policy::{Budget, Caps, Disk, Policy, Space};
+pub use record::{OF_LAYERS as MEMOS_OF_LAYERS, ResultRecord};
 pub use store::Store;
+pub use usage::{Kind, Used};

@@ -57,6 +57,12 @@ impl FileLock {
         Self::attempt(path, FlockOperation::NonBlockingLockExclusive)
     }
 
+    /// Whether somebody holds the lock of a file that may not even be there.
+    pub fn is_held(path: &Path) -> bool {
+        File::open(path)
+            .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK))
+    }
+
     /// A shared lock: many may hold it, but nobody who holds it exclusively.
     pub fn acquire_shared(path: &Path) -> Result<FileLock> {
         loop {
@@ -87,6 +93,12 @@ impl FileLock {
             Ok(named) if named.ino() == held.ino() => Ok(Some(FileLock { file, path: path.to_owned() })),
             _ => Ok(None),
         }
+    }
+}
+
+impl FileLock {
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 }
 

@@ -6,6 +6,9 @@ use crate::store::Store;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Of the ids of cache directories.
+pub(crate) const PREFIX: &str = "mount-";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
     /// All users at once.
@@ -28,6 +31,11 @@ impl CacheMountLease {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Under which its usage is kept.
+    pub fn id(&self) -> String {
+        id_of(&self.path)
+    }
 }
 
 impl Store {
@@ -39,12 +47,12 @@ impl Store {
             number => self.path("mounts").join(format!("{name}.{number}")),
         };
         match sharing {
-            Sharing::Shared => self.lease(path(0), FileLock::acquire_shared(&lock_path(&path(0)))?),
-            Sharing::Locked => self.lease(path(0), FileLock::acquire(&lock_path(&path(0)))?),
+            Sharing::Shared => self.use_mount(path(0), FileLock::acquire_shared(&lock_path(&path(0)))?),
+            Sharing::Locked => self.use_mount(path(0), FileLock::acquire(&lock_path(&path(0)))?),
             Sharing::Private => {
                 for number in 0.. {
                     if let Some(lock) = FileLock::try_acquire(&lock_path(&path(number)))? {
-                        return self.lease(path(number), lock);
+                        return self.use_mount(path(number), lock);
                     }
                 }
                 unreachable!("some directory is free")
@@ -52,7 +60,8 @@ impl Store {
         }
     }
 
-    fn lease(&self, path: PathBuf, lock: FileLock) -> Result<CacheMountLease> {
+    fn use_mount(&self, path: PathBuf, lock: FileLock) -> Result<CacheMountLease> {
+        self.rely_on(&id_of(&path));
         let is_new = !path.exists();
         if is_new {
             fs::create_dir_all(&path).map_err(Error::io("create the cache directory", &path))?;
@@ -61,7 +70,11 @@ impl Store {
     }
 }
 
-fn lock_path(path: &Path) -> PathBuf {
+fn id_of(path: &Path) -> String {
+    format!("{PREFIX}{}", path.file_name().unwrap_or_default().to_string_lossy())
+}
+
+pub(crate) fn lock_path(path: &Path) -> PathBuf {
     path.with_extension(match path.extension() {
         Some(number) => format!("{}.lock", number.to_string_lossy()),
         None => "lock".to_owned(),

@@ -5,6 +5,9 @@ use crate::layer::LayerId;
 use crate::store::Store;
 use rusqlite::OptionalExtension;
 
+/// The namespace of memos about layers: their keys are ids, and they go with the layers.
+pub const OF_LAYERS: &str = "book-begins";
+
 /// What a step gave: the layer that it put on its input.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ResultRecord {

@@ -2,13 +2,19 @@
 
 use crate::database::Database;
 use crate::error::{Error, Result};
+use crate::lease::Lease;
 use crate::{lock, ownership};
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+/// How long the end of a command may take for tidying up.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// A handle to a store. Cheap to clone; used from any thread.
 #[derive(Clone)]
@@ -16,9 +22,19 @@ pub struct Store {
     inner: Arc<Inner>,
 }
 
+/// The same, without keeping it open.
+pub(crate) struct WeakStore(Weak<Inner>);
+
+impl WeakStore {
+    pub fn upgrade(&self) -> Option<Store> {
+        self.0.upgrade().map(|inner| Store { inner })
+    }
+}
+
 struct Inner {
     root: PathBuf,
     database: Database,
+    lease: Lease,
 }
 
 impl Store {
@@ -46,7 +62,7 @@ impl Store {
         let root = root.canonicalize().map_err(Error::io("open the store", root))?;
         ownership::check(&root)?;
         let database = Database::open(&root.join("cache.db"))?;
-        let store = Store { inner: Arc::new(Inner { root, database }) };
+        let store = Store { inner: Arc::new(Inner { root, database, lease: Lease::default() }) };
         store.clear_leavings()?;
         Ok(store)
     }
@@ -59,6 +75,14 @@ impl Store {
         &self.inner.database
     }
 
+    pub(crate) fn lease(&self) -> &Lease {
+        &self.inner.lease
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakStore {
+        WeakStore(Arc::downgrade(&self.inner))
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.inner.root.join(name)
     }
@@ -68,21 +92,33 @@ impl Store {
         self.path("empty")
     }
 
-    /// Moves a file or directory out of the way; it is deleted when nobody waits.
-    pub(crate) fn discard(&self, path: &Path) {
+    /// Moves a file or directory out of the way; it is deleted when nobody waits. Gives its name in the trash.
+    pub(crate) fn discard(&self, path: &Path) -> Option<OsString> {
         let name = format!("{}-{}", random_name(), path.file_name().unwrap_or_default().to_string_lossy());
         // Where even that fails there is nothing to be done; the next start tries again.
-        let _ = fs::rename(path, self.path("trash").join(name));
+        fs::rename(path, self.path("trash").join(&name)).ok()?;
+        Some(name.into())
     }
 
-    /// Deletes what was discarded. Deleting many files slows down other work on the same file system: call it at the end.
+    /// Deletes what was discarded. Deleting many files slows down other work on the same file system: call it at the end. What takes longer than
+    /// somebody would wait for is left to the next one.
     pub fn empty_trash(&self) {
-        let Ok(trash) = fs::File::open(self.path("trash")) else { return };
+        let end = Instant::now() + PATIENCE;
+        self.empty_trash_while(&|| Instant::now() < end);
+    }
+
+    pub(crate) fn empty_trash_while(&self, go_on: &dyn Fn() -> bool) {
         let Ok(entries) = fs::read_dir(self.path("trash")) else { return };
         for entry in entries.flatten() {
-            // Steps may have made it deeper than the standard library can delete.
-            let _ = oci::layer::remove(trash.as_fd(), entry.file_name().as_encoded_bytes());
+            self.delete(&entry.file_name(), go_on);
         }
+    }
+
+    /// Deletes one thing of the trash, as far as `go_on` lets it.
+    pub(crate) fn delete(&self, name: &OsStr, go_on: &dyn Fn() -> bool) {
+        let Ok(trash) = fs::File::open(self.path("trash")) else { return };
+        // Steps may have made it deeper than the standard library can delete.
+        let _ = oci::layer::remove_while(trash.as_fd(), name.as_encoded_bytes(), go_on);
     }
 
     /// Attempts whose lock nobody holds belong to processes that are gone.
@@ -91,7 +127,9 @@ impl Store {
         let entries = fs::read_dir(&directory).map_err(Error::io("list", &directory))?;
         for entry in entries.flatten() {
             let path = entry.path();
-            if path.extension().is_some_and(|extension| extension == "lock")
+            if path.extension().is_some_and(|extension| extension == "lease") {
+                self.clear_dead_lease(&path);
+            } else if path.extension().is_some_and(|extension| extension == "lock")
                 && let Some(_lock) = lock::try_lock_existing(&path)
             {
                 self.discard(&path.with_extension(""));

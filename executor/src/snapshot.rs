@@ -33,7 +33,7 @@ pub struct Draft {
 }
 
 /// The directory of a layer that its book begins at: a layer may be adopted by a step that copied into another one.
-const BEGINS: &str = "book-begins";
+const BEGINS: &str = cache::MEMOS_OF_LAYERS;
 /// Who made the store's layers.
 const MADE_AS: &str = "made-as";
 

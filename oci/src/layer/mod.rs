@@ -39,7 +39,7 @@ pub use write::{TarOptions, TarSummary, write_tar};
 
 pub(crate) use header::{Header, TypeFlag, padding};
 pub(crate) use resolve::clean;
-pub use resolve::remove;
+pub use resolve::{remove, remove_while};
 pub(crate) use tar::{EntryKind, TarReader};
 
 use std::io;

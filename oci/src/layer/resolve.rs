@@ -185,6 +185,11 @@ pub fn clean(path: &[u8]) -> Vec<u8> {
 /// Removes what `name` is, with everything below. A tree is not descended into but flattened, directory by
 /// directory: a hostile archive can make it deeper than a stack or the descriptors of a process allow.
 pub fn remove(at: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
+    remove_while(at, name, &|| true)
+}
+
+/// The same, as far as `go_on` lets it: what is left can be removed later.
+pub fn remove_while(at: BorrowedFd<'_>, name: &[u8], go_on: &dyn Fn() -> bool) -> rustix::io::Result<()> {
     use rustix::fs::{AtFlags, RenameFlags, renameat_with, unlinkat};
     match unlinkat(at, name, AtFlags::empty()) {
         Err(Errno::ISDIR | Errno::PERM) => {}
@@ -202,6 +207,9 @@ pub fn remove(at: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
             return unlinkat(at, name, AtFlags::REMOVEDIR);
         }
         for name in names {
+            if !go_on() {
+                return Ok(());
+            }
             match unlinkat(&tree, &name, AtFlags::empty()) {
                 Err(Errno::ISDIR | Errno::PERM) => {}
                 result => {
@@ -211,6 +219,9 @@ pub fn remove(at: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
             }
             let sub = open(tree.as_fd(), name.to_bytes())?;
             for inner in dir::names(sub.as_fd())? {
+                if !go_on() {
+                    return Ok(());
+                }
                 match unlinkat(&sub, &inner, AtFlags::empty()) {
                     Err(Errno::ISDIR | Errno::PERM) => loop {
                         counter += 1;
