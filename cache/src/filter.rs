@@ -216,7 +216,7 @@ mod tests {
             assert!(is(text), "{text}");
         }
         for text in
-            ["id=2ab", "id!=12", "parents=layer-8", "parents!=layer-9", "inuse", "private", "immutable", "shared=false"]
+            ["id=2ab", "id!=12", "parents=layer-8", "parents!=layer-9", "inuse", "private", "mutable", "shared=false"]
         {
             assert!(!is(text), "{text}");
         }

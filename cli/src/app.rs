@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::error::{CliError, Result};
 use cache::{Found, Store};
+use executor::container::Container;
 use executor::network::DefaultNetwork;
 use executor::sandbox::{self, Launcher};
 use executor::snapshot::Snapshots;
@@ -42,6 +43,18 @@ impl App {
         let snapshots = Snapshots::new(store.clone(), privileges);
         snapshots.check_fitness()?;
         Ok(App { config, store, launcher, snapshots, is_root })
+    }
+
+    /// After a build: writes what it used, and keeps the cache within its budget. Nothing of that fails a build that is done.
+    pub fn collect(&self) {
+        let used = self.store.end_use();
+        let collected = used.and_then(|used| match self.config.gc.budget() {
+            Some(budget) => self.store.collect(used, &budget, &Container::images),
+            None => Ok(()),
+        });
+        if let Err(error) = collected {
+            tracing::debug!(%error, "the cache is not collected");
+        }
     }
 
     pub fn runtime(&self) -> Result<tokio::runtime::Runtime> {

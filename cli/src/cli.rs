@@ -53,6 +53,10 @@ pub enum Command {
     Inspect(inspect::InspectArgs),
     /// Show how an image came to be
     History(history::HistoryArgs),
+    /// Show what the build cache holds
+    Du(du::DuArgs),
+    /// Remove build cache; images with names stay
+    Prune(prune::PruneArgs),
     /// Fetch an image from a registry
     Pull(pull::PullArgs),
     /// Send an image to a registry
@@ -90,7 +94,7 @@ pub enum Command {
     Version(version::VersionArgs),
 }
 
-const COMMANDS: [&str; 30] = [
+const COMMANDS: [&str; 32] = [
     "debug",
     "fmt",
     "lsp",
@@ -103,6 +107,8 @@ const COMMANDS: [&str; 30] = [
     "rmi",
     "inspect",
     "history",
+    "du",
+    "prune",
     "pull",
     "push",
     "run",

@@ -1,6 +1,7 @@
 //! Configuration files: `/etc/rbuild/config.toml`, then the user's, whose values win. Flags and the environment win over both.
 
 use crate::error::{CliError, Result};
+use cache::{Budget, Space};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,8 @@ pub struct Config {
     pub progress: Option<String>,
     #[serde(default)]
     pub build: BuildConfig,
+    #[serde(default)]
+    pub gc: GcConfig,
 }
 
 #[derive(Debug, Default, PartialEq, Deserialize)]
@@ -26,6 +29,36 @@ pub struct BuildConfig {
     /// How many steps of a build run at a time; 0 for no limit.
     #[serde(rename = "max-parallelism")]
     pub max_parallelism: Option<usize>,
+}
+
+/// The automatic collection of build cache. Spaces are sizes such as `10GB`, or parts of the disk such as `10%`.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct GcConfig {
+    /// Whether builds keep the cache within its budget (default: true).
+    pub enabled: Option<bool>,
+    /// This much always stays (default: 10%, at most 10 GB).
+    #[serde(default, deserialize_with = "space")]
+    pub reserved_space: Option<Space>,
+    /// No more than this stays (default: 80%, at most 100 GB).
+    #[serde(default, deserialize_with = "space")]
+    pub max_used_space: Option<Space>,
+    /// What is to be free on the disk (default: 20%).
+    #[serde(default, deserialize_with = "space")]
+    pub min_free_space: Option<Space>,
+}
+
+impl GcConfig {
+    /// `None`: nothing is collected.
+    pub fn budget(&self) -> Option<Budget> {
+        let (reserved, max_used, min_free) = (self.reserved_space, self.max_used_space, self.min_free_space);
+        self.enabled.unwrap_or(true).then_some(Budget { reserved, max_used, min_free })
+    }
+}
+
+fn space<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Space>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 impl Config {
@@ -51,6 +84,12 @@ impl Config {
                 platform: other.build.platform.or(self.build.platform),
                 network: other.build.network.or(self.build.network),
                 max_parallelism: other.build.max_parallelism.or(self.build.max_parallelism),
+            },
+            gc: GcConfig {
+                enabled: other.gc.enabled.or(self.gc.enabled),
+                reserved_space: other.gc.reserved_space.or(self.gc.reserved_space),
+                max_used_space: other.gc.max_used_space.or(self.gc.max_used_space),
+                min_free_space: other.gc.min_free_space.or(self.gc.min_free_space),
             },
         }
     }
@@ -84,6 +123,21 @@ mod tests {
         assert_eq!(merged.build.network.as_deref(), Some("none"));
         assert_eq!(merged.build.max_parallelism, Some(0), "no limit, against the system's");
         parse("[build]\nmax-parallelism = -1\n", file).unwrap_err();
+    }
+
+    #[test]
+    fn budgets() {
+        let file = Path::new("config.toml");
+        let text = "[gc]\nreserved-space = \"1GB\"\nmax-used-space = \"10%\"\n";
+        let (gigabyte, percent) = (Some(Space::Bytes(1 << 30)), Some(Space::Percent(10)));
+        let budget = Budget { reserved: gigabyte, max_used: percent, min_free: None };
+        assert_eq!(parse(text, file).unwrap().gc.budget(), Some(budget));
+        let off = parse(text, file).unwrap().overridden_by(parse("[gc]\nenabled = false\n", file).unwrap());
+        assert_eq!((off.gc.budget(), off.gc.max_used_space), (None, percent));
+        let CliError::Usage(message) = parse("[gc]\nmax-used-space = \"much\"\n", file).unwrap_err() else {
+            panic!("not a usage error")
+        };
+        assert!(message.contains("such as 10GB"), "{message}");
     }
 
     #[test]

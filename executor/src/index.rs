@@ -45,11 +45,11 @@ impl CacheIndex<Value> for StoreIndex {
         }
     }
 
-    fn record(&self, key: &ContentKey, value: &Value) -> Result<()> {
+    fn record(&self, key: &ContentKey, value: &Value, name: &str) -> Result<()> {
         if let Value::Files(stack) = value
             && let Some(top) = stack.layers().last()
         {
-            self.store.record(&key.0, &ResultRecord { layer: top.id.clone(), note: None })?;
+            self.store.record(&key.0, &ResultRecord { layer: top.id.clone(), note: Some(name.to_owned()) })?;
         }
         Ok(())
     }

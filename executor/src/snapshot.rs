@@ -5,7 +5,7 @@ use crate::fileop::{self, Book, Previous};
 use crate::mount;
 use crate::sandbox::Privileges;
 use crate::value::{Layer, LayerOrigin, Stack};
-use cache::{Attempt, LayerId, LayerRecord, Store};
+use cache::{Attempt, Kind, LayerId, LayerRecord, Store};
 use oci::DiffId;
 use oci::codec::{HashingReader, ReadAhead, decoder};
 use oci::layer::{ApplyOptions, Change, ChangeKind, Marks};
@@ -274,6 +274,8 @@ impl Snapshots {
         }
         let record = self.record(below, layer.content, SystemTime::now(), summary.bytes, Some(origin.diff_id));
         attempt.commit(Some(layer.id.clone()), &record)?;
+        let text = format!("unpacked layer of {}", origin.reference);
+        self.store.describe_layer(&layer.id, Kind::Regular, &text);
         Ok(())
     }
 

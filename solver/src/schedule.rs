@@ -103,7 +103,8 @@ pub trait CacheIndex<V>: Send + Sync + 'static {
     /// Waits until nobody else, in this process or another, runs the op of this key.
     fn lock(&self, key: &ContentKey) -> impl Future<Output = Result<Self::Lock, Self::Error>> + Send;
 
-    fn record(&self, key: &ContentKey, value: &V) -> Result<(), Self::Error>;
+    /// Keeps a result. `name` tells people what it is.
+    fn record(&self, key: &ContentKey, value: &V, name: &str) -> Result<(), Self::Error>;
 }
 
 #[derive(Clone, Debug, Default)]
@@ -282,7 +283,10 @@ where
         };
         self.start();
         let value = match self.run(inputs, contributions).await {
-            Ok(value) => self.index.record(&key, &value).map(|()| value).map_err(|error| self.failed(error)),
+            Ok(value) => {
+                let recorded = self.index.record(&key, &value, &self.graph[self.id].name);
+                recorded.map(|()| value).map_err(|error| self.failed(error))
+            }
             Err(error) if self.worker.is_stale(&error) => return Ok(Err(error)),
             Err(error) => Err(self.failed(error)),
         };

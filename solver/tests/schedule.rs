@@ -138,7 +138,7 @@ impl CacheIndex<String> for Memory {
         Ok(lock.lock_owned().await)
     }
 
-    fn record(&self, key: &ContentKey, value: &String) -> Result<(), Infallible> {
+    fn record(&self, key: &ContentKey, value: &String, _: &str) -> Result<(), Infallible> {
         self.results.lock().unwrap().insert(key.0, value.clone());
         Ok(())
     }

@@ -4,6 +4,7 @@ pub mod build;
 pub mod call;
 pub mod check;
 pub mod commit;
+pub mod du;
 pub mod exec;
 pub mod fmt;
 pub mod history;
@@ -15,6 +16,7 @@ pub mod load;
 pub mod logs;
 pub mod lsp;
 pub mod outline;
+pub mod prune;
 pub mod ps;
 pub mod pull;
 pub mod push;
@@ -56,6 +58,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Rmi(args) => rmi::run(&args, &app()?),
         Command::Inspect(args) => inspect::run(&args, &app()?),
         Command::History(args) => history::run(&args, &app()?),
+        Command::Du(args) => du::run(&args, &app()?),
+        Command::Prune(args) => prune::run(&args, &app()?),
         Command::Pull(args) => pull::run(&args, &app()?),
         Command::Push(args) => push::run(&args, &app()?),
         Command::Run(args) => run::run(&args, &app()?),
@@ -81,7 +85,16 @@ fn build_or_call(args: build::BuildArgs, root: Option<PathBuf>, debug: bool) -> 
     args.reject_unsupported()?;
     match args.call()? {
         Some(call) => call::run(call, &args, root).map_err(CliError::of_build),
-        None => build::run(args, &App::open(root)?, debug),
+        None => {
+            let app = App::open(root)?;
+            let code = build::run(args, &app, debug).unwrap_or_else(|error| {
+                // Before anything is tidied up.
+                error.print();
+                ExitCode::from(error.exit_code())
+            });
+            app.collect();
+            Ok(code)
+        }
     }
 }
 

@@ -137,7 +137,7 @@ fn status(state: &State, now: OffsetDateTime) -> String {
     }
 }
 
-fn span(duration: time::Duration) -> String {
+pub fn span(duration: time::Duration) -> String {
     let seconds = duration.whole_seconds().max(0);
     for (unit, length) in [("day", 86_400), ("hour", 3600), ("minute", 60)] {
         let count = seconds / length;

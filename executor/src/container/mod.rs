@@ -108,6 +108,12 @@ impl Container {
         Ok(all)
     }
 
+    /// The images that containers stand on: they can be started again, or committed, as long as these are there.
+    pub fn images(store: &Store) -> Vec<oci::Digest> {
+        let all = Container::all(store).unwrap_or_default();
+        all.iter().flat_map(|container| [container.record.digest, container.record.manifest]).collect()
+    }
+
     /// The name, or what stands for it.
     pub fn called(&self) -> &str {
         self.record.name.as_deref().unwrap_or_else(|| short(self.directory.id()))

@@ -14,7 +14,7 @@ use crate::snapshot::Draft;
 use crate::ssh::Forwarding;
 use crate::value::Value;
 use crate::worker::LocalWorker;
-use cache::{CacheMountLease, Sharing};
+use cache::{CacheMountLease, Kind, Sharing};
 use rustix::fs::{FileType, Mode};
 use solver::op::{self, CacheSharing, Input, MountKind};
 use std::os::fd::{AsFd, OwnedFd};
@@ -158,6 +158,7 @@ impl LocalWorker {
                     CacheSharing::Locked => Sharing::Locked,
                 };
                 let lease = self.store().cache_mount(&name, sharing)?;
+                self.store().describe(&lease.id(), Kind::CacheMount, &format!("cache mount {id}"));
                 let directory = mount::open_directory(lease.path())?;
                 if lease.is_new {
                     self.seed(&directory, from.and_then(|from| inputs.get(from)), source, (*uid, *gid), *mode)?;

@@ -10,7 +10,7 @@ use crate::fileop::{self, Context as _};
 use crate::secrets::{SecretError, Secrets};
 use crate::snapshot::Snapshots;
 use crate::value::Stack;
-use cache::LayerId;
+use cache::{Kind, LayerId};
 use oci::Digest;
 use oci::fetch::{Answer, Downloader, Validators};
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps};
@@ -178,6 +178,7 @@ impl Urls {
         let snapshots = self.snapshots.clone();
         let stack = blocking(move || snapshots.commit(draft, true)).await?;
         if let [layer] = stack.layers() {
+            store.describe_layer(&layer.id, Kind::Regular, &format!("fetched from {}", parser::source::redacted(url)));
             let by_digest = serde_json::to_vec(&layer.id).unwrap_or_default();
             store.put_memo(BY_DIGEST, &format!("{digest} {filename}"), &by_digest)?;
             let known = Known { validators: new.validators, digest, layer: layer.id.clone() };

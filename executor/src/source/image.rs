@@ -4,7 +4,7 @@ use super::progress::Progress;
 use crate::error::{Error, Result, blocking};
 use crate::snapshot::Snapshots;
 use crate::value::{Layer, LayerOrigin, Stack};
-use cache::{LayerId, Store};
+use cache::{Kind, LayerId, Store};
 use oci::layout::is_index;
 use oci::registry::Client;
 use oci::{Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, MediaType, Platform, Reference};
@@ -90,7 +90,7 @@ impl Images {
     /// Asks the registry, and keeps manifest and config.
     async fn fetch(&self, reference: &Reference, platform: &Platform) -> Result<ResolvedImage> {
         let (media_type, digest, bytes) = self.client.manifest(reference).await?;
-        self.store.put_blob(&bytes)?;
+        self.keep_document(reference, &bytes)?;
         let manifest = match is_index(&media_type) {
             false => digest,
             true => {
@@ -102,7 +102,7 @@ impl Images {
                 let selected = self.digest(reference, selected)?;
                 if !self.store.has_blob(&selected) {
                     let (_, _, bytes) = self.client.manifest(&reference.with_digest(selected)).await?;
-                    self.store.put_blob(&bytes)?;
+                    self.keep_document(reference, &bytes)?;
                 }
                 selected
             }
@@ -111,9 +111,15 @@ impl Images {
         let config = self.digest(reference, document.config())?;
         if !self.store.has_blob(&config) {
             let bytes = self.client.fetch_blob_bytes(reference, document.config(), MAX_DOCUMENT).await?;
-            self.store.put_blob(&bytes)?;
+            self.keep_document(reference, &bytes)?;
         }
         Ok(ResolvedImage { manifest, digest, config: self.config_of(reference, &manifest)? })
+    }
+
+    fn keep_document(&self, reference: &Reference, bytes: &[u8]) -> Result<()> {
+        let digest = self.store.put_blob(bytes)?;
+        self.store.describe(&digest.to_string(), Kind::Regular, &format!("document of {reference}"));
+        Ok(())
     }
 
     /// Fetches an image whole: documents and layers. Gives the descriptor of what the name stood for.
@@ -262,6 +268,7 @@ impl Images {
         let mut sink = oci::registry::SyncWriter(self.store.blob_writer()?);
         self.client.blob(reference, descriptor, &mut sink, &mut |current| progress.at(current, total)).await?;
         sink.0.commit(Some((digest, total)))?;
+        self.store.describe(&digest.to_string(), Kind::Regular, &format!("layer of {reference}"));
         progress.done(total);
         Ok(())
     }

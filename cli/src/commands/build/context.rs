@@ -279,8 +279,7 @@ impl Loader<'_> {
 
     fn local(&self, source: LocalSource, directory: &Path) -> Result<Value> {
         let directory = directory.canonicalize()?;
-        let key: String = oci::Digest::of(directory.as_os_str().as_encoded_bytes()).hex().chars().take(32).collect();
-        let digests_path = self.app.store.root().join(format!("digests-{key}"));
+        let digests_path = self.app.store.file_digests(&directory);
         let digests = StatCache::load(&digests_path);
         Ok(Value::Local(Arc::new(Context { source, digests, recent: Recent::default(), digests_path })))
     }

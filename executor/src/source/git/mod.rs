@@ -21,7 +21,7 @@ use crate::secrets::Secrets;
 use crate::snapshot::{Draft, Snapshots};
 use crate::ssh::{Agent, DEFAULT_ID, Forwarding};
 use crate::value::Stack;
-use cache::{KeyLock, LayerId};
+use cache::{KeyLock, Kind, LayerId};
 use login::{Credentials, HELPER, Header, authorization, without_credentials};
 use parser::git::is_commit;
 use parser::source::redacted;
@@ -136,7 +136,7 @@ impl Repositories {
         let store = self.snapshots.store();
         let (locking, id) = (store.clone(), *blake3::hash(format!("git {}", git.remote).as_bytes()).as_bytes());
         let lock = blocking(move || Ok(locking.lock_key(&id)?)).await?;
-        Ok((lock, store.root().join("git").join(hex::encode(&id[..16]))))
+        Ok((lock, store.git_repository(&id, &redacted(&git.remote))))
     }
 
     /// The files of `git`, owned by root, 0644 or 0755.
@@ -166,6 +166,8 @@ impl Repositories {
         let snapshots = self.snapshots.clone();
         let stack = blocking(move || snapshots.commit(draft, true)).await?;
         if let Some(layer) = stack.layers().first() {
+            let text = format!("checkout of {} {}", redacted(&git.remote), resolved.object);
+            store.describe_layer(&layer.id, Kind::GitCheckout, &text);
             store.put_memo(MEMO, &memo, &serde_json::to_vec(&layer.id).unwrap_or_default())?;
         }
         progress.done(0);
