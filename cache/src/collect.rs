@@ -56,6 +56,7 @@ impl Store {
         }
         ignore_full(self.forget_what_is_gone())?;
         self.clear_old_locks();
+        self.keep_ballast();
         self.set_tally(roots, true)
     }
 
@@ -105,6 +106,7 @@ impl Store {
         }
         self.forget_what_is_gone()?;
         self.clear_old_locks();
+        self.keep_ballast();
         self.set_tally(roots, go_on())
     }
 

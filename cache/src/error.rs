@@ -9,7 +9,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     #[error("cannot {action} {}: {source}{}", path.display(), advice(source))]
     Io { action: &'static str, path: PathBuf, source: io::Error },
-    #[error("cannot use the store's database {}: {source}{}", path.display(), database_advice(source))]
+    #[error("cannot use the store's database {}: {source}{}", path.display(), database_advice(path, source))]
     Database { path: PathBuf, source: rusqlite::Error },
     #[error(
         "the store {} was written by a newer rbuild (format {found}, this one knows {known}): use that version, or another \
@@ -100,9 +100,12 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
-fn database_advice(error: &rusqlite::Error) -> &'static str {
+fn database_advice(path: &Path, error: &rusqlite::Error) -> &'static str {
+    use rusqlite::ErrorCode::{CannotOpen, DiskFull, SystemIoFailure};
+    // Where there is no room for its log, SQLite does not say so.
+    let is_full = || rustix::fs::statvfs(path).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < 1 << 16);
     match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::DiskFull) => {
+        Some(code) if code == DiskFull || matches!(code, SystemIoFailure | CannotOpen) && is_full() => {
             ": no space left on device (free some space, for instance with `rbuild prune`, or use another disk with --root)"
         }
         _ => "",

@@ -21,6 +21,7 @@
 //!
 //! Everything here is synchronous; calls that may wait ([`Store::lock_key`], [`Store::cache_mount`]) belong on a thread that may.
 
+mod ballast;
 mod blob;
 mod build;
 mod collect;

@@ -3,7 +3,7 @@
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::lease::Lease;
-use crate::{lock, ownership};
+use crate::{ballast, lock, ownership};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Write;
@@ -64,7 +64,21 @@ impl Store {
         let database = Database::open(&root.join("cache.db"))?;
         let store = Store { inner: Arc::new(Inner { root, database, lease: Lease::default() }) };
         store.clear_leavings()?;
+        if is_new {
+            store.keep_ballast();
+        }
         Ok(store)
+    }
+
+    /// The same, for taking things out of the cache. Also on a full disk, where others find no room for the database.
+    pub fn open_to_prune(root: &Path) -> Result<Store> {
+        match Store::open(root) {
+            Err(error) if error.is_full_disk() => {
+                ballast::drop_ballast(root);
+                Store::open(root)
+            }
+            opened => opened,
+        }
     }
 
     pub fn root(&self) -> &Path {
@@ -144,7 +158,8 @@ impl Store {
 /// A directory with other things in it must not become a store: its `tmp` would be cleared. What a process that died while it made a
 /// store has left is no other thing.
 fn refuse_foreign(root: &Path) -> Result<()> {
-    const OURS: [&str; 9] = ["blobs", "snapshots", "mounts", "containers", "builds", "tmp", "locks", "trash", "empty"];
+    const OURS: [&str; 10] =
+        ["ballast", "blobs", "snapshots", "mounts", "containers", "builds", "tmp", "locks", "trash", "empty"];
     let entries = match fs::read_dir(root) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         entries => entries.map_err(Error::io("open the store", root))?,

@@ -12,7 +12,7 @@ use oci::registry::{Client, ClientConfig, Credentials};
 use oci::{Platform, Reference, RegistriesConf};
 use solver::lower::{ImageResolver, ResolvedImage};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub const USER_AGENT: &str = concat!("rbuild/", env!("CARGO_PKG_VERSION"));
@@ -30,6 +30,15 @@ pub struct App {
 impl App {
     /// Enters the sandbox's world and opens the store.
     pub fn open(root: Option<PathBuf>) -> Result<App> {
+        App::open_with(root, Store::open)
+    }
+
+    /// The same on a disk that may be full.
+    pub fn open_to_prune(root: Option<PathBuf>) -> Result<App> {
+        App::open_with(root, Store::open_to_prune)
+    }
+
+    fn open_with(root: Option<PathBuf>, open: impl FnOnce(&Path) -> cache::Result<Store>) -> Result<App> {
         let config = Config::load()?;
         let is_root = rustix::process::geteuid().is_root();
         let root = store_root(root, &config, is_root)?;
@@ -39,7 +48,7 @@ impl App {
         if let Some(notice) = notice {
             let _ = writeln!(std::io::stderr(), "note: {notice}");
         }
-        let store = Store::open(&root)?;
+        let store = open(&root)?;
         let snapshots = Snapshots::new(store.clone(), privileges);
         snapshots.check_fitness()?;
         Ok(App { config, store, launcher, snapshots, is_root })

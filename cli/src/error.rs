@@ -71,6 +71,16 @@ impl CliError {
     }
 }
 
+/// Whether there was no room for what was to be written.
+pub fn is_full_disk(error: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        let errno = error.downcast_ref::<rustix::io::Errno>().map(|errno| std::io::Error::from(*errno).kind());
+        matches!(io.or(errno), Some(StorageFull | QuotaExceeded))
+    })
+}
+
 /// As the user sees it, without the last newline.
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

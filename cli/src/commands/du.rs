@@ -64,8 +64,10 @@ pub fn run(args: &DuArgs, app: &App) -> Result<ExitCode> {
         }
     }
     if args.filters.is_empty() {
-        stdout::print("\n")?;
-        stdout::table(&kinds(&records))?;
+        if !records.is_empty() {
+            stdout::print("\n")?;
+            stdout::table(&kinds(&records))?;
+        }
         stdout::print("\n")?;
         stdout::table(&sums(&records, images))?;
     }

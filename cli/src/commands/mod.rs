@@ -59,7 +59,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Inspect(args) => inspect::run(&args, &app()?),
         Command::History(args) => history::run(&args, &app()?),
         Command::Du(args) => du::run(&args, &app()?),
-        Command::Prune(args) => prune::run(&args, &app()?),
+        Command::Prune(args) => prune::run(&args, &App::open_to_prune(root)?),
         Command::Pull(args) => pull::run(&args, &app()?),
         Command::Push(args) => push::run(&args, &app()?),
         Command::Run(args) => run::run(&args, &app()?),

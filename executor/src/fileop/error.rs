@@ -19,7 +19,12 @@ pub enum Error {
     ReplaceDirectory { path: String },
     /// A system call failed; `path` is relative to the root that is worked on, never the host's (X3.5).
     #[error("{action} {path}: {}{}", describe(*errno), advice(action, *errno))]
-    Io { action: &'static str, path: String, errno: Errno },
+    Io {
+        action: &'static str,
+        path: String,
+        #[source]
+        errno: Errno,
+    },
     /// A file was exchanged for one of another type between listing and opening (X6.45).
     #[error("{path} changed while it was being read")]
     Changed { path: String },

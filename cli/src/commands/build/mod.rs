@@ -14,7 +14,7 @@ pub use args::BuildArgs;
 
 use crate::app::{App, USER_AGENT};
 use crate::definition::Definition;
-use crate::error::{CliError, Result};
+use crate::error::{CliError, Result, is_full_disk};
 use crate::interrupt;
 use crate::progress::Display;
 use context::{Loaded, Loader};
@@ -208,7 +208,10 @@ async fn build(
 /// What becomes of a build in which a step failed.
 fn failed(error: SolveError, args: &BuildArgs, definition: &Definition) -> Result<Outcome> {
     let SolveError { span, name, source } = error;
-    let failure = definition.error(span, source.to_string()).of_build();
+    let mut failure = definition.error(span, source.to_string()).of_build();
+    if is_full_disk(source.as_ref()) && !failure.message().contains("rbuild prune") {
+        failure = failure.with_note("`rbuild prune` frees space that the build cache takes".into());
+    }
     match source.downcast().map(|source| *source) {
         Ok(executor::Error::Kept { session, .. }) => Ok(Outcome::Debugging(Debugging {
             session,
