@@ -22,6 +22,11 @@ impl LayerId {
     pub fn of_chain(chain: &Digest) -> Self {
         LayerId(format!("chain-{}", chain.hex()))
     }
+
+    /// The id of a step's layer that was made elsewhere: by a hash of what it is and of what is below it.
+    pub fn of_cached(hash: &[u8; 32]) -> Self {
+        LayerId(format!("cached-{}", hex::encode(hash)))
+    }
 }
 
 impl fmt::Display for LayerId {

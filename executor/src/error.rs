@@ -66,6 +66,11 @@ pub enum Error {
     ReadLayer(io::Error),
     #[error("the image's layer {found} is not the one that its config names ({expected})")]
     WrongDiffId { expected: DiffId, found: DiffId },
+    /// The build can go on without them.
+    #[error(transparent)]
+    Unavailable(Box<crate::remote::Unavailable>),
+    #[error(transparent)]
+    Remote(Box<cache::remote::Error>),
     #[error("{reference}: the image's manifest {problem}")]
     Manifest { reference: String, problem: String },
     #[error("oci-layout://{path}: {problem}")]
@@ -84,6 +89,18 @@ pub enum Error {
     ThreadGone(String),
     #[error("{0}")]
     Export(String),
+}
+
+impl From<crate::remote::Unavailable> for Error {
+    fn from(unavailable: crate::remote::Unavailable) -> Self {
+        Error::Unavailable(Box::new(unavailable))
+    }
+}
+
+impl From<cache::remote::Error> for Error {
+    fn from(error: cache::remote::Error) -> Self {
+        Error::Remote(Box::new(error))
+    }
 }
 
 impl Error {

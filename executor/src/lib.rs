@@ -20,6 +20,7 @@ pub mod index;
 pub mod mount;
 pub mod network;
 mod output;
+pub mod remote;
 pub mod sandbox;
 pub mod secrets;
 pub mod snapshot;

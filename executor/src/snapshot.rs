@@ -3,8 +3,9 @@
 use crate::error::{Error, Result};
 use crate::fileop::{self, Book, Previous};
 use crate::mount;
+use crate::remote::CachedLayer;
 use crate::sandbox::Privileges;
-use crate::value::{Layer, LayerOrigin, Stack};
+use crate::value::{ImageLayer, Layer, Stack};
 use cache::{Attempt, Kind, LayerId, LayerRecord, Store};
 use oci::DiffId;
 use oci::codec::{HashingReader, ReadAhead, decoder};
@@ -12,7 +13,7 @@ use oci::layer::{ApplyOptions, Change, ChangeKind, Marks};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Mounts stacks of a store's layers. All mounts are detached: they live as long as their descriptor and show nowhere.
 #[derive(Clone)]
@@ -36,6 +37,8 @@ pub struct Draft {
 const BEGINS: &str = cache::MEMOS_OF_LAYERS;
 /// Who made the store's layers.
 const MADE_AS: &str = "made-as";
+/// When the step began that made a layer: its content id says nothing of file times since then.
+const BEGAN: &str = "layer-began";
 
 /// Digests of files of a layer. Those that are in it have no second name in the layer.
 pub struct LayerBook {
@@ -239,6 +242,7 @@ impl Snapshots {
             Some(id) => id,
             None => {
                 let id = attempt.commit(None, &self.record(&below, content, ended, size, None))?;
+                self.store.put_memo(BEGAN, &id.to_string(), &nanoseconds(started).to_le_bytes())?;
                 if let Some(book) = &book {
                     self.store.put_memo(BEGINS, &id.to_string(), &book.begins)?;
                 }
@@ -254,11 +258,52 @@ impl Snapshots {
         LayerBook::open(&self.store.layer_digests(layer), begins)
     }
 
+    /// When the step began that made a layer, in nanoseconds since 1970, if that is known.
+    pub fn began(&self, layer: &LayerId) -> Result<Option<i64>> {
+        let began = self.store.memo(BEGAN, &layer.to_string())?;
+        Ok(began.and_then(|began| began.try_into().ok()).map(i64::from_le_bytes))
+    }
+
     /// Unpacks an image's layer from its blob on top of `below`, verified against its diff id.
-    pub fn unpack(&self, layer: &Layer, origin: &LayerOrigin, below: &Stack) -> Result<()> {
+    pub fn unpack(&self, layer: &Layer, origin: &ImageLayer, below: &Stack) -> Result<()> {
         let digest = oci::Digest::try_from(origin.descriptor.digest())
             .map_err(|error| Error::Manifest { reference: origin.reference.to_string(), problem: error.to_string() })?;
-        let blob = self.store.open_blob(&digest)?;
+        let unpacked = self.unpack_blob(&digest, origin.diff_id, below)?;
+        let record = self.record(below, layer.content, SystemTime::now(), unpacked.bytes, Some(origin.diff_id));
+        unpacked.attempt.commit(Some(layer.id.clone()), &record)?;
+        let text = format!("unpacked layer of {}", origin.reference);
+        self.store.describe_layer(&layer.id, Kind::Regular, &text);
+        Ok(())
+    }
+
+    /// Unpacks a layer that was made elsewhere, verified against its diff id and, where the ids of its files can be had, its content id.
+    pub fn unpack_cached(&self, layer: &Layer, cached: &CachedLayer, below: &Stack) -> Result<()> {
+        let result = &cached.result;
+        let blob = result.blob.as_ref().ok_or_else(|| cached.unavailable(None))?;
+        let unpacked = self.unpack_blob(&blob.digest, blob.diff_id, below)?;
+        let created = UNIX_EPOCH + Duration::from_nanos(u64::try_from(result.created).unwrap_or(0));
+        if let Some(started) = result.started.and_then(|started| u64::try_from(started).ok())
+            && self.privileges != Privileges::SingleId
+        {
+            let started = UNIX_EPOCH + Duration::from_nanos(started);
+            let upper = mount::open_directory(unpacked.attempt.upper())?;
+            let lower = self.lower(below)?;
+            let changes = oci::layer::diff(upper.as_fd(), lower.as_ref().map(AsFd::as_fd), self.marks(), &|_| false)?;
+            let found = oci::layer::content_id(changes, upper.as_fd(), Some((started, created)), &|_| None)?;
+            if found != result.content {
+                return Err(cached.unavailable(Some("its files are not those that the cache says".into())).into());
+            }
+        }
+        let record = self.record(below, layer.content, created, unpacked.bytes, Some(blob.diff_id));
+        unpacked.attempt.commit(Some(layer.id.clone()), &record)?;
+        if let Some(started) = result.started {
+            self.store.put_memo(BEGAN, &layer.id.to_string(), &started.to_le_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn unpack_blob(&self, digest: &oci::Digest, diff_id: DiffId, below: &Stack) -> Result<Unpacked> {
+        let blob = self.store.open_blob(digest)?;
         let attempt = self.begin()?;
         let destination = mount::open_directory(attempt.upper())?;
         let lower = self.lower(below)?;
@@ -266,17 +311,13 @@ impl Snapshots {
         let options = ApplyOptions { marks: self.marks(), single_id: self.privileges == Privileges::SingleId };
         let summary = oci::layer::apply(&mut tar, destination.as_fd(), lower.as_ref().map(AsFd::as_fd), options)?;
         for warning in &summary.warnings {
-            tracing::debug!(layer = %layer.id, "{warning}");
+            tracing::debug!(layer = %digest, "{warning}");
         }
         let (_, found, _) = tar.finish();
-        if found != origin.diff_id.0 {
-            return Err(Error::WrongDiffId { expected: origin.diff_id, found: DiffId(found) });
+        if found != diff_id.0 {
+            return Err(Error::WrongDiffId { expected: diff_id, found: DiffId(found) });
         }
-        let record = self.record(below, layer.content, SystemTime::now(), summary.bytes, Some(origin.diff_id));
-        attempt.commit(Some(layer.id.clone()), &record)?;
-        let text = format!("unpacked layer of {}", origin.reference);
-        self.store.describe_layer(&layer.id, Kind::Regular, &text);
-        Ok(())
+        Ok(Unpacked { attempt, bytes: summary.bytes })
     }
 
     /// The view of what is below a draft, if there is anything.
@@ -292,20 +333,34 @@ impl Snapshots {
         size: u64,
         diff_id: Option<DiffId>,
     ) -> LayerRecord {
-        let since = created.duration_since(UNIX_EPOCH).unwrap_or_default();
         LayerRecord {
             lowers: below.ids(),
             lowers_content: below.content().0,
             content_id,
-            created: i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
+            created: nanoseconds(created),
             userxattr: self.marks() == Marks::User,
             size,
             diff_id,
         }
     }
 
+    /// Whether all files have one owner here, for want of other ids.
+    pub fn has_single_owner(&self) -> bool {
+        self.privileges == Privileges::SingleId
+    }
+
     /// Those of the overlays that are mounted here.
     pub fn marks(&self) -> Marks {
         if self.privileges == Privileges::Root { Marks::Trusted } else { Marks::User }
     }
+}
+
+/// A layer that was unpacked and is not yet one.
+struct Unpacked {
+    attempt: Attempt,
+    bytes: u64,
+}
+
+fn nanoseconds(time: SystemTime) -> i64 {
+    i64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()).unwrap_or(i64::MAX)
 }

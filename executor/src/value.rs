@@ -2,6 +2,7 @@
 
 use crate::fileop::Recent;
 use crate::fileop::statcache::StatCache;
+use crate::remote::CachedLayer;
 use crate::source::local::LocalSource;
 use cache::LayerId;
 use oci::{Descriptor, DiffId, Reference};
@@ -14,6 +15,16 @@ use std::sync::Arc;
 pub enum Value {
     Files(Arc<Stack>),
     Local(Arc<Context>),
+}
+
+impl Value {
+    /// Identifies the whole content. Contexts only count by what is selected of them.
+    pub fn content(&self) -> ContentId {
+        match self {
+            Value::Files(stack) => stack.content(),
+            Value::Local(context) => ContentId(*blake3::hash(context.source.name.as_bytes()).as_bytes()),
+        }
+    }
 }
 
 /// A directory of the client, with what is remembered of its files.
@@ -38,13 +49,19 @@ pub struct Layer {
     pub id: LayerId,
     /// Identifies the layer's own content.
     pub content: [u8; 32],
-    /// Where the layer comes from, if it is an image's: then its directory need not exist yet.
+    /// Where the layer comes from, if it was not made here: then its directory need not exist yet.
     pub origin: Option<Arc<LayerOrigin>>,
+}
+
+#[derive(Debug)]
+pub enum LayerOrigin {
+    Image(Box<ImageLayer>),
+    Cached(Box<CachedLayer>),
 }
 
 /// A layer as its image describes it.
 #[derive(Debug)]
-pub struct LayerOrigin {
+pub struct ImageLayer {
     pub reference: Reference,
     pub descriptor: Descriptor,
     pub diff_id: DiffId,

@@ -5,6 +5,7 @@ use crate::debug::Session;
 use crate::error::{Error, Result, blocking, cancellable};
 use crate::fileop::{self, Listing, SourceTree};
 use crate::network::{BuildNetwork, DefaultNetwork};
+use crate::remote::RemoteCaches;
 use crate::sandbox::{Dns, ExtraHost, Launcher, Limits};
 use crate::secrets::Secrets;
 use crate::snapshot::Snapshots;
@@ -23,6 +24,9 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Once};
 use std::time::Duration;
+
+/// Digests of parts of stacks.
+const SELECTION: &str = "selection";
 
 /// What a build's steps see that is no part of their keys.
 #[derive(Clone, Debug, Default)]
@@ -57,6 +61,7 @@ pub struct LocalWorker {
     urls: Urls,
     repositories: Repositories,
     contexts: Arc<BTreeMap<String, Value>>,
+    remote: Arc<RemoteCaches>,
     pub(crate) ahead: Ahead,
 }
 
@@ -67,11 +72,12 @@ pub struct Sources {
     pub repositories: Repositories,
     /// What the client brings, by the names of [`Source::Local`].
     pub contexts: BTreeMap<String, Value>,
+    pub remote: Arc<RemoteCaches>,
 }
 
 impl LocalWorker {
     pub fn new(snapshots: Snapshots, launcher: Launcher, sources: Sources, options: WorkerOptions) -> Self {
-        let Sources { images, urls, repositories, contexts } = sources;
+        let Sources { images, urls, repositories, contexts, remote } = sources;
         let (contexts, network, options) = (Arc::new(contexts), BuildNetwork::new(options.network), Arc::new(options));
         let ahead = Ahead::default();
         let told_of_shared_proc = Arc::new(Once::new());
@@ -85,6 +91,7 @@ impl LocalWorker {
             urls,
             repositories,
             contexts,
+            remote,
             ahead,
         }
     }
@@ -120,6 +127,23 @@ impl LocalWorker {
         }
     }
 
+    /// The digest of selected files that the store or a remote cache remembers.
+    async fn known_selection(&self, selection: &blake3::Hash) -> Result<Option<ContentId>> {
+        let memo = self.store().memo(SELECTION, &selection.to_hex())?;
+        if let Some(digest) = memo.and_then(|memo| memo.try_into().ok()) {
+            self.remote.note_selection(selection.as_bytes(), &digest);
+            return Ok(Some(ContentId(digest)));
+        }
+        let Some(digest) = self.remote.selection(selection.as_bytes()).await.map(ContentId) else { return Ok(None) };
+        self.remember_selection(selection, &digest)?;
+        Ok(Some(digest))
+    }
+
+    fn remember_selection(&self, selection: &blake3::Hash, digest: &ContentId) -> Result<()> {
+        self.remote.note_selection(selection.as_bytes(), &digest.0);
+        Ok(self.store().put_memo(SELECTION, &selection.to_hex(), &digest.0)?)
+    }
+
     pub(crate) fn copies(&self) -> Copies<'_> {
         Copies { snapshots: &self.snapshots }
     }
@@ -130,11 +154,7 @@ impl Worker for LocalWorker {
     type Error = Error;
 
     fn content_id(&self, value: &Value) -> ContentId {
-        match value {
-            Value::Files(stack) => stack.content(),
-            // Contexts only count by what is selected of them.
-            Value::Local(context) => ContentId(*blake3::hash(context.source.name.as_bytes()).as_bytes()),
-        }
+        value.content()
     }
 
     /// The topmost layer's.
@@ -150,6 +170,10 @@ impl Worker for LocalWorker {
         let (value, selections) = (task.value.clone(), task.selections.to_vec());
         let (input, with_owner) = (task.input, task.with_owner);
         if let Value::Files(stack) = &value {
+            let selection = selection_name(stack, &selections, with_owner);
+            if let Some(digest) = self.known_selection(&selection).await? {
+                return Ok(digest);
+            }
             // Finding out what is selected of an image takes its files.
             self.images.unpack_quietly(&self.snapshots, stack).await?;
         }
@@ -167,10 +191,6 @@ impl Worker for LocalWorker {
                 Ok(selections_id(&digests))
             }
             Value::Files(stack) => {
-                let key = memo_key(stack, &selections, with_owner);
-                if let Some(digest) = this.store().memo("selection", &key)?.and_then(|memo| memo.try_into().ok()) {
-                    return Ok(ContentId(digest));
-                }
                 let view = this.snapshots.view(&stack.ids())?;
                 let tree = SourceTree { root: view.as_fd(), ignore: None, ignore_name: "", cancelled: None };
                 let listing = Listing::default();
@@ -178,7 +198,7 @@ impl Worker for LocalWorker {
                 let digests = selections.iter().map(digest).collect::<std::result::Result<Vec<_>, _>>()?;
                 let id = selections_id(&digests);
                 copies::keep_listing(this.store(), id, listing);
-                this.store().put_memo("selection", &key, &id.0)?;
+                this.remember_selection(&selection_name(stack, &selections, with_owner), &id)?;
                 Ok(id)
             }
         })
@@ -221,11 +241,11 @@ impl Worker for LocalWorker {
     }
 }
 
-/// A stack's content does not change, so neither does the digest of a part of it.
-fn memo_key(stack: &Stack, selections: &[Selection], with_owner: bool) -> String {
+/// Names a part of a stack. A stack's content does not change, so neither does the digest of a part of it.
+fn selection_name(stack: &Stack, selections: &[Selection], with_owner: bool) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&stack.content().0);
     hasher.update(&[u8::from(with_owner)]);
     hasher.update(&serde_json::to_vec(selections).unwrap_or_default());
-    hasher.finalize().to_hex().to_string()
+    hasher.finalize()
 }

@@ -429,4 +429,4 @@ async fn awaited<V: Clone>(mut pending: Pending<V>) -> Option<V> {
 /// An input's digest could not be computed: with BuildKit's prefix (X5.10), since scripts look for it.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to compute cache key: {0}")]
-struct KeyError(Box<dyn std::error::Error + Send + Sync>);
+struct KeyError(#[source] Box<dyn std::error::Error + Send + Sync>);

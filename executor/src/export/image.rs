@@ -1,9 +1,10 @@
 //! Makes an image of a stack of layers: layer blobs, config, manifest, all in the store.
 
 use crate::error::{Error, Result};
+use crate::remote;
 use crate::snapshot::Snapshots;
 use crate::source::image::Images;
-use crate::value::{Layer, Stack};
+use crate::value::{Layer, LayerOrigin, Stack};
 use cache::{LayerBlob, LayerRecord, Store};
 use oci::codec::{Compression, Encoder, HashingReader, HashingWriter, decoder};
 use oci::image::{History, ImageConfig};
@@ -53,15 +54,14 @@ pub async fn complete(
     task: &Task,
 ) -> Result<BuiltImage> {
     let base = base_layers(stack, config);
-    for (index, layer) in stack.layers().iter().enumerate() {
-        let Some(origin) = &layer.origin else { continue };
-        match options.latest {
-            // Written anew from its files.
-            Some(_) if index >= base => {
-                images.unpack(snapshots, &stack.below(index + 1), task.digest(), task.sink()).await?
-            }
-            _ => images.download(&origin.reference, &[&origin.descriptor], task.digest(), task.sink()).await?,
+    match options.latest {
+        // Written anew from its files.
+        Some(_) if stack.layers().iter().skip(base).any(|layer| layer.origin.is_some()) => {
+            images.unpack(snapshots, stack, task.digest(), task.sink()).await?;
+            images.fetch_stack(&stack.below(base), task.digest(), task.sink()).await?;
         }
+        Some(_) => images.fetch_stack(&stack.below(base), task.digest(), task.sink()).await?,
+        None => images.fetch_stack(stack, task.digest(), task.sink()).await?,
     }
     if let Some(latest) = options.latest {
         let time =
@@ -109,7 +109,10 @@ fn build(
 fn base_layers(stack: &Stack, config: &ImageConfig) -> usize {
     let layers = stack.layers().iter().zip(&config.rootfs.diff_ids);
     layers
-        .take_while(|(layer, diff_id)| layer.origin.as_ref().is_some_and(|origin| origin.diff_id == **diff_id))
+        .take_while(|(layer, diff_id)| match layer.origin.as_deref() {
+            Some(LayerOrigin::Image(origin)) => origin.diff_id == **diff_id,
+            _ => false,
+        })
         .count()
 }
 
@@ -219,24 +222,41 @@ fn image_layer(snapshots: &Snapshots, layer: &Layer, options: ImageOptions) -> R
     if let Some(known) = known_layer(snapshots.store(), layer, options)? {
         return Ok(known);
     }
+    if let (Some(LayerOrigin::Cached(cached)), None) = (layer.origin.as_deref(), options.latest) {
+        let blob = remote::layer_blob(snapshots.store(), layer, cached, options.compression)?;
+        return Ok(written(&blob, cached.result.created, options));
+    }
     let record = record(snapshots.store(), layer)?;
     let blob = write_layer(snapshots, layer, &record, options)?;
     snapshots.store().put_layer_blob(&layer.id, &codec(options), &blob)?;
-    Ok(written(&blob, &record, options))
+    Ok(written(&blob, record.created, options))
+}
+
+/// The blob of a step's layer that is here as a directory, written unless it was before.
+pub(crate) fn step_blob(snapshots: &Snapshots, layer: &Layer, compression: Compression) -> Result<LayerBlob> {
+    let options = ImageOptions { compression, docker_types: false, dated: None, latest: None };
+    if let Some(blob) = snapshots.store().layer_blob(&layer.id, &codec(options))? {
+        return Ok(blob);
+    }
+    let blob = write_layer(snapshots, layer, &record(snapshots.store(), layer)?, options)?;
+    snapshots.store().put_layer_blob(&layer.id, &codec(options), &blob)?;
+    Ok(blob)
 }
 
 /// The same, if there is nothing to write.
 fn known_layer(store: &Store, layer: &Layer, options: ImageOptions) -> Result<Option<ImageLayer>> {
-    if let (Some(origin), None) = (&layer.origin, options.latest) {
+    if let (Some(LayerOrigin::Image(origin)), None) = (layer.origin.as_deref(), options.latest) {
         let mut descriptor = origin.descriptor.clone();
         let media_type = family(descriptor.media_type().as_ref(), options.docker_types);
         descriptor.set_media_type(media_type);
         return Ok(Some(ImageLayer { descriptor, diff_id: origin.diff_id, created: None }));
     }
-    match store.layer_blob(&layer.id, &codec(options))? {
-        Some(blob) => Ok(Some(written(&blob, &record(store, layer)?, options))),
-        None => Ok(None),
-    }
+    let Some(blob) = store.layer_blob(&layer.id, &codec(options))? else { return Ok(None) };
+    let created = match layer.origin.as_deref() {
+        Some(LayerOrigin::Cached(cached)) => cached.result.created,
+        _ => record(store, layer)?.created,
+    };
+    Ok(Some(written(&blob, created, options)))
 }
 
 fn record(store: &Store, layer: &Layer) -> Result<LayerRecord> {
@@ -254,14 +274,14 @@ fn codec(options: ImageOptions) -> String {
     }
 }
 
-fn written(blob: &LayerBlob, record: &LayerRecord, options: ImageOptions) -> ImageLayer {
+fn written(blob: &LayerBlob, created: i64, options: ImageOptions) -> ImageLayer {
     let media_type = options.compression.media_type(options.docker_types);
     let mut descriptor = Descriptor::new(media_type, blob.size, blob.digest.to_spec());
     // Docker's documents have no annotations (R4.6.2).
     if let (Some(latest), false) = (options.latest, options.docker_types) {
         descriptor.set_annotations(Some(HashMap::from([(REWRITTEN.to_owned(), latest.to_string())])));
     }
-    ImageLayer { descriptor, diff_id: blob.diff_id, created: Some(record.created) }
+    ImageLayer { descriptor, diff_id: blob.diff_id, created: Some(created) }
 }
 
 /// Tar, digest, compression and digest again, in one pass.

@@ -2,8 +2,9 @@
 
 use super::progress::Progress;
 use crate::error::{Error, Result, blocking};
+use crate::remote;
 use crate::snapshot::Snapshots;
-use crate::value::{Layer, LayerOrigin, Stack};
+use crate::value::{ImageLayer, Layer, LayerOrigin, Stack};
 use cache::{Kind, LayerId, Store};
 use oci::layout::is_index;
 use oci::registry::Client;
@@ -173,11 +174,11 @@ impl Images {
             Layer {
                 id: LayerId::of_chain(&chain),
                 content: *diff_id.0.bytes(),
-                origin: Some(Arc::new(LayerOrigin {
+                origin: Some(Arc::new(LayerOrigin::Image(Box::new(ImageLayer {
                     reference: reference.clone(),
                     descriptor: descriptor.clone(),
                     diff_id,
-                })),
+                })))),
             }
         });
         Ok(layers.collect())
@@ -194,10 +195,27 @@ impl Images {
     /// Fetches the blobs of a stack that the store does not have.
     pub async fn fetch_layers(&self, stack: &Stack) -> Result<()> {
         let (sender, _) = tokio::sync::mpsc::unbounded_channel();
-        let events = EventSink::new(sender);
-        for origin in stack.layers().iter().filter_map(|layer| layer.origin.as_ref()) {
-            self.download(&origin.reference, &[&origin.descriptor], "", &events).await?;
-        }
+        self.fetch_stack(stack, "", &EventSink::new(sender)).await
+    }
+
+    /// The same, at the same time, shown as a part of a vertex.
+    pub async fn fetch_stack(&self, stack: &Stack, vertex: &str, events: &EventSink) -> Result<()> {
+        let origins: Vec<_> = stack.layers().iter().filter_map(|layer| layer.origin.as_deref()).collect();
+        self.fetch_origins(&origins, vertex, events).await
+    }
+
+    async fn fetch_origins(&self, origins: &[&LayerOrigin], vertex: &str, events: &EventSink) -> Result<()> {
+        let cached = origins.iter().filter_map(|origin| match origin {
+            LayerOrigin::Cached(cached) => Some(cached),
+            LayerOrigin::Image(_) => None,
+        });
+        let cached: Vec<_> = cached.collect();
+        let images = origins.iter().filter_map(|origin| match origin {
+            LayerOrigin::Image(image) => Some(self.download_one(&image.reference, &image.descriptor, vertex, events)),
+            LayerOrigin::Cached(_) => None,
+        });
+        let images = futures_util::future::try_join_all(images);
+        futures_util::future::try_join(images, remote::fetch(&self.store, &cached, vertex, events)).await?;
         Ok(())
     }
 
@@ -217,9 +235,11 @@ impl Images {
                 missing.push((index, layer.clone(), origin.clone()));
             }
         }
-        let Some((_, _, first)) = missing.first() else { return Ok(()) };
-        let descriptors: Vec<_> = missing.iter().map(|(_, _, origin)| &origin.descriptor).collect();
-        self.download(&first.reference, &descriptors, vertex, events).await?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let origins: Vec<_> = missing.iter().map(|(_, _, origin)| origin.as_ref()).collect();
+        self.fetch_origins(&origins, vertex, events).await?;
         for (index, layer, origin) in missing {
             let (store, snapshots, below) = (self.store.clone(), snapshots.clone(), stack.below(index));
             blocking(move || {
@@ -227,7 +247,10 @@ impl Images {
                 if store.has_layer(&layer.id)? {
                     return Ok(());
                 }
-                snapshots.unpack(&layer, &origin, &below)
+                match origin.as_ref() {
+                    LayerOrigin::Image(image) => snapshots.unpack(&layer, image, &below),
+                    LayerOrigin::Cached(cached) => remote::unpack(&snapshots, &layer, cached, &below),
+                }
             })
             .await?;
         }

@@ -7,4 +7,4 @@ pub mod image;
 pub mod layout;
 pub mod local;
 pub mod material;
-mod progress;
+pub(crate) mod progress;

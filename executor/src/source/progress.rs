@@ -3,7 +3,7 @@
 use solver::event::{Event, EventSink, StatusEvent};
 use std::time::SystemTime;
 
-pub(super) struct Progress<'a> {
+pub(crate) struct Progress<'a> {
     events: &'a EventSink,
     vertex: &'a str,
     id: String,

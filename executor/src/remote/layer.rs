@@ -1,0 +1,215 @@
+//! Layers that a remote cache has, and this machine not yet.
+
+use super::ImportSource;
+use crate::error::{Error, Result, blocking};
+use crate::snapshot::Snapshots;
+use crate::source::progress::Progress;
+use crate::value::{Layer, LayerOrigin, Stack};
+use cache::remote::{CachedBlob, Id, StepResult, Transport};
+use cache::{LayerBlob, LayerId, ResultRecord, Store};
+use oci::DiffId;
+use oci::codec::{Compression, Encoder, HashingReader, decoder};
+use solver::event::EventSink;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+/// A step's layer, as a remote cache knows it.
+#[derive(Debug)]
+pub struct CachedLayer {
+    pub key: Id,
+    pub result: StepResult,
+    pub source: Arc<ImportSource>,
+}
+
+/// Layers that were promised and cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", problem.as_deref().unwrap_or("a remote cache knows these steps without their files"))]
+pub struct Unavailable {
+    /// What is wrong; nothing if the cache never claimed to have the files.
+    pub(super) problem: Option<String>,
+    /// Caches that are of no use any more, by name.
+    pub(super) sources: Vec<String>,
+    /// Steps, with the names of their caches.
+    pub(super) steps: Vec<(String, Id)>,
+}
+
+impl CachedLayer {
+    /// The layer on top of `below`.
+    pub(crate) fn on(self, below: &Stack) -> Layer {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"rbuild cached layer 1");
+        hasher.update(&below.content().0);
+        hasher.update(&self.result.content);
+        // Layers of equal content may differ in times, and so in their blobs.
+        if let Some(blob) = &self.result.blob {
+            hasher.update(blob.diff_id.0.bytes());
+        }
+        let (id, content) = (LayerId::of_cached(hasher.finalize().as_bytes()), self.result.content);
+        Layer { id, content, origin: Some(Arc::new(LayerOrigin::Cached(Box::new(self)))) }
+    }
+
+    pub(crate) fn unavailable(&self, problem: Option<String>) -> Unavailable {
+        let problem = problem.map(|problem| match &self.result.blob {
+            Some(blob) => format!("layer {} of {}: {problem}", blob.digest, self.source.name),
+            None => problem,
+        });
+        Unavailable { problem, sources: vec![], steps: vec![(self.source.name.clone(), self.key)] }
+    }
+
+    /// Where the blob cannot be had, it may be the cache that cannot.
+    fn failed(&self, error: &cache::remote::Error) -> Unavailable {
+        let mut unavailable = self.unavailable(Some(error.to_string()));
+        if matches!(error, cache::remote::Error::Registry(error) if error.is_unreachable()) {
+            unavailable.sources.push(self.source.name.clone());
+        }
+        unavailable
+    }
+}
+
+/// What `error` itself, rather than its cause, says of layers that cannot be had.
+pub(super) fn unavailable<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Unavailable> {
+    match error.downcast_ref::<Error>() {
+        Some(Error::Unavailable(unavailable)) => Some(unavailable),
+        Some(_) => None,
+        None => error.downcast_ref(),
+    }
+}
+
+/// Fetches the blobs that the store does not have, at the same time. All that cannot be had are told together.
+pub(crate) async fn fetch(store: &Store, layers: &[&CachedLayer], vertex: &str, events: &EventSink) -> Result<()> {
+    let mut missing: Option<Unavailable> = None;
+    for fetched in
+        futures_util::future::join_all(layers.iter().map(|layer| fetch_one(store, layer, vertex, events))).await
+    {
+        match fetched {
+            Ok(()) => {}
+            Err(Error::Unavailable(one)) => {
+                let all = missing.get_or_insert_with(|| Unavailable { problem: None, sources: vec![], steps: vec![] });
+                all.problem = all.problem.take().or(one.problem);
+                all.sources.extend(one.sources);
+                all.steps.extend(one.steps);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    missing.map_or(Ok(()), |missing| Err(missing.into()))
+}
+
+async fn fetch_one(store: &Store, layer: &CachedLayer, vertex: &str, events: &EventSink) -> Result<()> {
+    let blob = layer.result.blob.as_ref().ok_or_else(|| layer.unavailable(None))?;
+    if store.has_blob(&blob.digest) {
+        return Ok(());
+    }
+    let (own, key) = (store.clone(), *blob.digest.bytes());
+    let _lock = blocking(move || Ok(own.lock_key(&key)?)).await?;
+    if store.has_blob(&blob.digest) {
+        return Ok(());
+    }
+    let mut progress = Progress::new(events, vertex, blob.digest.to_string());
+    // What is written beyond the announced size would fill the disk of whoever believes a hostile server.
+    let mut sink = oci::registry::SyncWriter(Bounded { writer: store.blob_writer()?, left: blob.size });
+    let mut shown = |current| progress.at(current, blob.size);
+    let read = layer.source.remote.read_blob(&blob.descriptor(), &mut sink, &mut shown).await;
+    read.map_err(|error| layer.failed(&error))?;
+    match sink.0.writer.commit(Some((blob.digest, blob.size))) {
+        Ok(_) => {}
+        Err(error @ (cache::Error::WrongDigest { .. } | cache::Error::WrongSize { .. })) => {
+            return Err(layer.unavailable(Some(error.to_string())).into());
+        }
+        Err(error) => return Err(error.into()),
+    }
+    progress.done(blob.size);
+    Ok(())
+}
+
+struct Bounded<W> {
+    writer: W,
+    left: u64,
+}
+
+impl<W: Write> Write for Bounded<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() as u64 > self.left {
+            return Err(io::Error::other("more bytes came than were announced"));
+        }
+        let written = self.writer.write(bytes)?;
+        self.left -= written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+/// Makes a layer's directory from its blob, which is in the store. From then on the step's result is the store's own.
+pub(crate) fn unpack(snapshots: &Snapshots, layer: &Layer, cached: &CachedLayer, below: &Stack) -> Result<()> {
+    use oci::layer::Error as LayerError;
+    snapshots.unpack_cached(layer, cached, below).map_err(|error| match error {
+        // What the cache sent is wrong. Anything else is wrong here.
+        Error::WrongDiffId { .. }
+        | Error::ReadLayer(_)
+        | Error::Layer(LayerError::Input(_) | LayerError::InvalidTar { .. } | LayerError::InvalidEntry { .. }) => {
+            cached.unavailable(Some(error.to_string())).into()
+        }
+        error => error,
+    })?;
+    let store = snapshots.store();
+    if let (Some(blob), Some(codec)) = (&cached.result.blob, &cached.result.codec) {
+        store.put_layer_blob(&layer.id, codec, &stored(blob))?;
+    }
+    Ok(store.record(&cached.key, &ResultRecord { layer: layer.id.clone(), note: None })?)
+}
+
+fn stored(blob: &CachedBlob) -> LayerBlob {
+    LayerBlob { diff_id: blob.diff_id, digest: blob.digest, size: blob.size }
+}
+
+/// The layer as a blob with this compression, of that which was fetched; verified against its diff id once.
+pub(crate) fn layer_blob(
+    store: &Store,
+    layer: &Layer,
+    cached: &CachedLayer,
+    compression: Compression,
+) -> Result<LayerBlob> {
+    let codec = compression.key();
+    if let Some(blob) = store.layer_blob(&layer.id, &codec)? {
+        return Ok(blob);
+    }
+    let fetched = cached.result.blob.as_ref().ok_or_else(|| cached.unavailable(None))?;
+    let mut tar = HashingReader::new(decoder(store.open_blob(&fetched.digest)?).map_err(Error::ReadLayer)?);
+    let corrupt = |error: io::Error| Error::from(cached.unavailable(Some(error.to_string())));
+    let is_as_wanted = match &cached.result.codec {
+        Some(found) => *found == codec,
+        None => {
+            fetched.media_type == compression.media_type(false) || fetched.media_type == compression.media_type(true)
+        }
+    };
+    let mut encoder = match is_as_wanted {
+        true => None,
+        false => Some(Encoder::new(store.blob_writer()?, compression)),
+    };
+    let mut chunk = vec![0; 256 << 10];
+    loop {
+        let count = io::Read::read(&mut tar, &mut chunk).map_err(corrupt)?;
+        match &mut encoder {
+            _ if count == 0 => break,
+            Some(encoder) => encoder.write_all(&chunk[..count]).map_err(Error::write("a layer"))?,
+            None => {}
+        }
+    }
+    let (_, found, _) = tar.finish();
+    if found != fetched.diff_id.0 {
+        let error = Error::WrongDiffId { expected: fetched.diff_id, found: DiffId(found) };
+        return Err(cached.unavailable(Some(error.to_string())).into());
+    }
+    let blob = match encoder {
+        None => stored(fetched),
+        Some(encoder) => {
+            let (digest, size) = encoder.finish().map_err(Error::write("a layer"))?.commit(None)?;
+            LayerBlob { diff_id: fetched.diff_id, digest, size }
+        }
+    };
+    store.put_layer_blob(&layer.id, &codec, &blob)?;
+    Ok(blob)
+}
