@@ -137,6 +137,7 @@ impl Downloader {
             authorization: transfer.authorization.clone(),
             body: &empty,
             insecure: false,
+            redirects: true,
             patience: Some(self.transport.timing.stall),
         };
         let (mut response, from) = self.transport.send(outgoing).await.map_err(failed)?;

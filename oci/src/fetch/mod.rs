@@ -1,10 +1,14 @@
-//! HTTP for everything that is fetched: `transport` and `tls` move requests, for registries as for plain URLs, and [`Downloader`] is for the latter.
+//! HTTP for everything that is fetched: `transport` and `tls` move requests, for registries as for others. [`Downloader`] is for files at plain URLs,
+//! [`Exchange`] for services with a protocol of their own.
 
 mod download;
+mod exchange;
 mod tls;
 pub(crate) mod transport;
 
 pub use download::{Answer, DownloadError, Downloaded, Downloader, Validators};
+pub use exchange::{Exchange, ExchangeError, Reply, Retry};
+pub use transport::Timing;
 
 use bytes::Bytes;
 use http::Uri;

@@ -77,6 +77,8 @@ pub(crate) struct Outgoing<'a> {
     pub body: &'a (dyn Fn() -> Body + Sync),
     /// Certificates of the URL's own host are not verified.
     pub insecure: bool,
+    /// Whether redirects are followed; if not, they are the answer.
+    pub redirects: bool,
     /// How long the response may take to begin; `None` where the caller watches the progress.
     pub patience: Option<Duration>,
 }
@@ -159,7 +161,7 @@ impl Transport {
             };
             let response = response.map_err(|error| failure(url.clone(), error))?;
             tracing::debug!(method = %outgoing.method, url = %super::shown(&url), status = %response.status(), "registry");
-            match redirect_target(&url, &response) {
+            match redirect_target(&url, &response).filter(|_| outgoing.redirects) {
                 Some(Ok(target)) => url = target,
                 Some(Err(why)) => return Err(Failure::Protocol { url, why }),
                 None => return Ok((response, url)),
@@ -431,6 +433,7 @@ mod tests {
             authorization: None,
             body: &empty,
             insecure,
+            redirects: true,
             patience: Some(Duration::from_secs(5)),
         };
         match transport.send(outgoing).await {

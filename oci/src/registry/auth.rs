@@ -283,6 +283,7 @@ impl TokenRequest {
             authorization: self.authorization.clone(),
             body: &|| form.as_ref().map_or_else(empty, |form| full(Bytes::from(form.clone()))),
             insecure: asker.insecure && self.url.authority().is_some_and(|authority| authority.as_str() == asker.host),
+            redirects: true,
             patience: Some(transport.timing.stall),
         };
         let (response, url) = transport.send(outgoing).await?;

@@ -29,6 +29,7 @@ pub use writer::SyncWriter;
 
 #[cfg(test)]
 pub(crate) use request::wants_plain_http;
+pub(crate) use response::{beginning, collect, http_date, retry_after};
 
 #[cfg(doc)]
 use crate::Reference;

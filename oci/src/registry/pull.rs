@@ -359,6 +359,7 @@ impl Client {
                     authorization: None,
                     body: &empty,
                     insecure: false,
+                    redirects: true,
                     patience,
                 };
                 let sent = self.shared.transport.send(outgoing).await;

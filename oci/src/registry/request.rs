@@ -159,6 +159,7 @@ impl Shared {
                     authorization: authorization.clone(),
                     body: ask.body,
                     insecure: endpoint.insecure,
+                    redirects: true,
                     patience: (!ask.watched).then_some(self.transport.timing.stall),
                 })
                 .await;
@@ -300,6 +301,7 @@ impl Shared {
                 authorization: None,
                 body: &empty,
                 insecure: true,
+                redirects: true,
                 patience: Some(self.transport.timing.stall),
             };
             match self.transport.send(outgoing).await {

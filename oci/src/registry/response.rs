@@ -31,7 +31,7 @@ struct ErrorEntry {
 }
 
 /// A whole body of at most `limit` bytes. More is an error of the kind `FileTooLarge`.
-pub(super) async fn collect(mut body: Incoming, limit: usize, stall: Duration) -> io::Result<Bytes> {
+pub(crate) async fn collect(mut body: Incoming, limit: usize, stall: Duration) -> io::Result<Bytes> {
     let mut collected = BytesMut::new();
     while let Some(chunk) = next_chunk(&mut body, stall).await? {
         if collected.len() + chunk.len() > limit {
@@ -43,7 +43,7 @@ pub(super) async fn collect(mut body: Incoming, limit: usize, stall: Duration) -
 }
 
 /// The first bytes of a body, for a message.
-pub(super) async fn beginning(mut body: Incoming, stall: Duration) -> Bytes {
+pub(crate) async fn beginning(mut body: Incoming, stall: Duration) -> Bytes {
     let mut collected = BytesMut::new();
     while collected.len() < MAX_ERROR_BODY {
         match next_chunk(&mut body, stall).await {
@@ -74,7 +74,7 @@ pub(super) fn error_detail(body: &[u8]) -> String {
 }
 
 /// How long the registry asks to wait: seconds or a date, at most a minute.
-pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
@@ -84,7 +84,7 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`
-fn http_date(text: &str) -> Option<SystemTime> {
+pub(crate) fn http_date(text: &str) -> Option<SystemTime> {
     Some(OffsetDateTime::parse(text, &Rfc2822).ok()?.into())
 }
 
