@@ -37,7 +37,8 @@ check:
 	scripts/deny
 
 unit:
-	scripts/packages gcc busybox-static uidmap docker-registry git openssh-client
+	scripts/packages gcc busybox-static uidmap docker-registry git openssh-client python3 python3-pip
+	scripts/moto target/moto
 	scripts/cargo-test --workspace --exclude cli
 
 e2e:

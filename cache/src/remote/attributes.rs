@@ -1,6 +1,7 @@
 //! The attributes of `--cache-from` and `--cache-to`: each kind of cache takes those that it knows, and the rest is a mistake.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Attributes that nobody has taken yet.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,6 +27,13 @@ impl Attributes {
         }
     }
 
+    /// The value of an attribute that is a time: `90s`, `1h30m`.
+    pub fn take_duration(&mut self, name: &str) -> Result<Option<Duration>, String> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let duration = parse_duration(&value);
+        duration.map(Some).ok_or_else(|| format!("invalid {name} {value:?}: expected a time such as 90s, 10m or 1h30m"))
+    }
+
     /// The value of an attribute that cannot be left out.
     pub fn require(&mut self, name: &str) -> Result<String, String> {
         self.take(name).ok_or_else(|| format!("{name} is required"))
@@ -40,9 +48,38 @@ impl Attributes {
     }
 }
 
+/// As Go's `time.ParseDuration`, without signs.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let (mut seconds, mut rest) = (0.0, text);
+    while !rest.is_empty() {
+        let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit() && c != '.')?);
+        let (unit, after) = after.split_at(after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len()));
+        let scale = match unit {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        seconds += number.parse::<f64>().ok()? * scale;
+        rest = after;
+    }
+    Duration::try_from_secs_f64(seconds).ok().filter(|_| !text.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times() {
+        for (text, seconds) in [("90s", 90.0), ("1h30m", 5400.0), ("1.5m", 90.0), ("250ms", 0.25), ("0s", 0.0)] {
+            assert_eq!(parse_duration(text), Some(Duration::from_secs_f64(seconds)), "{text}");
+        }
+        for text in ["", "1", "m", "1x", "-1s", "1s2", "1e9999h", "99999999999999999999h"] {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn what_nobody_takes_is_a_mistake() {

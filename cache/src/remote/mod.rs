@@ -10,7 +10,9 @@ mod document;
 mod error;
 mod local;
 mod manifest;
+mod object;
 mod registry;
+mod s3;
 
 pub use attributes::Attributes;
 pub use contents::{CachedBlob, Contents, Export, ExportedStep, Id, StepResult};
@@ -19,6 +21,7 @@ pub use error::{Error, Result};
 pub use local::LocalCache;
 pub use manifest::{Format, INLINE, inline_value};
 pub use registry::RegistryCache;
+pub use s3::{S3Cache, S3Config};
 
 use bytes::Bytes;
 use oci::Descriptor;
@@ -79,6 +82,7 @@ pub trait Transport: Send + Sync {
 pub enum Remote {
     Registry(RegistryCache),
     Local(LocalCache),
+    S3(S3Cache),
 }
 
 /// Does the same with a cache of any kind.
@@ -87,6 +91,7 @@ macro_rules! each {
         match $remote {
             Remote::Registry($cache) => $work,
             Remote::Local($cache) => $work,
+            Remote::S3($cache) => $work,
         }
     };
 }
