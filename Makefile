@@ -39,6 +39,7 @@ check:
 unit:
 	scripts/packages gcc busybox-static uidmap docker-registry git openssh-client python3 python3-pip
 	scripts/moto target/moto
+	scripts/actions-cache target/actions-cache
 	scripts/cargo-test --workspace --exclude cli
 
 e2e:

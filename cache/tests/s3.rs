@@ -5,7 +5,9 @@ mod support;
 use bytes::Bytes;
 use cache::remote::{Published, S3Cache, S3Config, Transport};
 use oci::fetch::{Exchange, Timing};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use support::server::{self, Response};
 use support::{Moto, attributes, blob, read};
 
 fn exchange() -> Exchange {
@@ -101,4 +103,54 @@ async fn nobody_listens() {
         "{error}"
     );
     assert!(!error.contains("hush"), "{error}");
+}
+
+/// Stores that are busy, that break off, and that say of a large blob at its very end that they could not.
+#[tokio::test]
+async fn what_passes_is_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let (blob, path) = blob(directory.path(), 9 << 20);
+    let bytes = std::fs::read(&path).unwrap();
+    let (content, seen) = (bytes.clone(), Arc::new(Mutex::new(Vec::<String>::new())));
+    let log = seen.clone();
+    let host = server::start(move |request| {
+        let what = format!("{} {}", request.method, request.query.first().map_or("", |(name, _)| name));
+        let range = request.header("range").map(str::to_owned);
+        let mut log = log.lock().unwrap();
+        let before = log.iter().filter(|known| **known == what).count();
+        log.push(what.clone());
+        let slow_down = Response::new(503).header("Retry-After", "0").body("<Error><Code>SlowDown</Code></Error>");
+        match (what.as_str(), before, range) {
+            ("GET ", 0, None) | ("POST uploads", 0, _) | ("PUT partNumber", 0, _) => slow_down,
+            ("GET ", 1, None) => Response { cut_after: Some(5_000_000), ..Response::new(200).body(content.clone()) },
+            ("GET ", _, Some(range)) => {
+                let from: usize = range.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap();
+                let length = content.len();
+                let answer = Response::new(206).body(&content[from..]);
+                answer.header("content-range", format!("bytes {from}-{}/{length}", length - 1))
+            }
+            ("POST uploads", ..) => Response::new(200)
+                .body("<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"),
+            ("PUT partNumber", ..) => Response::new(200).header("etag", "\"t\""),
+            ("POST uploadId", 0, _) => Response::new(200).body("<Error><Code>InternalError</Code></Error>"),
+            ("POST uploadId", ..) => {
+                Response::new(200).body("<CompleteMultipartUploadResult><ETag>t</ETag></CompleteMultipartUploadResult>")
+            }
+            _ => Response::new(404),
+        }
+    });
+    let endpoint = format!("http://{host}");
+    let pairs = [
+        ("bucket", "b"),
+        ("region", "r"),
+        ("endpoint_url", endpoint.as_str()),
+        ("access_key_id", "k"),
+        ("secret_access_key", "s"),
+    ];
+    let s3 = s3(attributes(&pairs));
+    assert_eq!(read(&s3, &blob).await.unwrap(), bytes);
+    s3.write_blob(&blob, &path, &mut |_| {}).await.unwrap();
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.iter().filter(|what| *what == "POST uploadId").count(), 2, "{seen:?}");
+    assert!(!seen.iter().any(|what| what.starts_with("DELETE")), "{seen:?}");
 }

@@ -8,6 +8,7 @@ mod attributes;
 mod contents;
 mod document;
 mod error;
+mod gha;
 mod local;
 mod manifest;
 mod object;
@@ -18,6 +19,7 @@ pub use attributes::Attributes;
 pub use contents::{CachedBlob, Contents, Export, ExportedStep, Id, StepResult};
 pub use document::BUILDKIT_LIMIT;
 pub use error::{Error, Result};
+pub use gha::{GhaCache, GhaConfig};
 pub use local::LocalCache;
 pub use manifest::{Format, INLINE, inline_value};
 pub use registry::RegistryCache;
@@ -83,6 +85,7 @@ pub enum Remote {
     Registry(RegistryCache),
     Local(LocalCache),
     S3(S3Cache),
+    Gha(GhaCache),
 }
 
 /// Does the same with a cache of any kind.
@@ -92,6 +95,7 @@ macro_rules! each {
             Remote::Registry($cache) => $work,
             Remote::Local($cache) => $work,
             Remote::S3($cache) => $work,
+            Remote::Gha($cache) => $work,
         }
     };
 }

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "not every test needs all of it")]
 
+pub mod actions;
+pub mod server;
+
 use cache::remote::{Attributes, Error, Transport};
 use oci::{Descriptor, Digest, MediaType};
 use std::collections::BTreeMap;

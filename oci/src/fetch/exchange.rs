@@ -75,6 +75,11 @@ impl Exchange {
         Ok(Reply { status: head.status, headers: head.headers, body, url: shown(&url), stall: timing.stall })
     }
 
+    /// How long is waited before something is tried a second time.
+    pub fn backoff(&self) -> Duration {
+        self.transport.timing.backoff
+    }
+
     /// For one request: how often it is sent again.
     pub fn retry(&self) -> Retry {
         Retry { sent: 0, most: ATTEMPTS, backoff: self.transport.timing.backoff, until: None }
