@@ -83,7 +83,7 @@ impl Store {
         // What the last collection could not help need not be tried again after each build.
         let is_more = total > kept + kept / 64;
         let is_due = !(collected..collected + PERIOD).contains(&now());
-        if !is_due && !(is_more && caps.are_exceeded(total, disk.free)) {
+        if !(is_due || is_more && caps.are_exceeded(total, disk.free)) {
             return Ok(());
         }
         let Some(_one) = FileLock::try_acquire(&self.path("locks/collect"))? else { return Ok(()) };

@@ -145,7 +145,7 @@ async fn prepare(
     let compression = options.compression.unwrap_or(Compression::GZIP);
     let recompressed = |cached: &CachedLayer| options.force && cached.result.codec.as_ref() != Some(&compression.key());
     let fetched = wanted.values().filter_map(|layer| match layer.origin.as_deref() {
-        Some(LayerOrigin::Cached(cached)) if cached.result.blob.is_some() && recompressed(cached) => Some(cached),
+        Some(LayerOrigin::Cached(cached)) if cached.result.blob.is_some() && recompressed(cached) => Some(&**cached),
         _ => None,
     });
     fetch(snapshots.store(), &fetched.collect::<Vec<_>>(), task.digest(), task.sink()).await?;

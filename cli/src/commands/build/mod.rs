@@ -19,6 +19,7 @@ use crate::interrupt;
 use crate::progress::Display;
 use context::{Loaded, Loader};
 use executor::index::StoreIndex;
+use executor::remote::RemoteCaches;
 use executor::source::git::Repositories;
 use executor::source::http::Urls;
 use executor::source::image::Images;
@@ -161,10 +162,11 @@ async fn build(
         return Err(CliError::build(check::violation(&lowered.warnings)));
     }
     let Plans { graph, targets } = plans;
-    let sources = Sources { images: images.clone(), urls, repositories, contexts };
+    let remote = Arc::new(RemoteCaches::default());
+    let sources = Sources { images: images.clone(), urls, repositories, contexts, remote: remote.clone() };
     let worker =
         Arc::new(LocalWorker::new(app.snapshots.clone(), app.launcher.clone(), sources, request.worker.clone()));
-    let index = Arc::new(StoreIndex::new(app.store.clone()));
+    let index = Arc::new(StoreIndex::new(app.store.clone(), remote));
     let options = ScheduleOptions {
         no_cache: args.no_cache,
         max_parallelism: args.max_parallelism(&app.config.build),
