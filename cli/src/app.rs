@@ -79,6 +79,11 @@ impl App {
         client()
     }
 
+    /// A client that may ask this host by plain http, and does not verify its certificates.
+    pub fn trusting_client(&self, host: &str) -> Result<Client> {
+        client_of(registries()?.trusting(host))
+    }
+
     pub fn images(&self, pull: bool) -> Result<Images> {
         Ok(Images::new(self.store.clone(), self.client()?, pull))
     }
@@ -231,7 +236,14 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 fn client() -> Result<Client> {
-    let registries = RegistriesConf::from_environment().map_err(|error| CliError::Usage(error.to_string()))?;
+    client_of(registries()?)
+}
+
+fn registries() -> Result<RegistriesConf> {
+    RegistriesConf::from_environment().map_err(|error| CliError::Usage(error.to_string()))
+}
+
+fn client_of(registries: RegistriesConf) -> Result<Client> {
     Ok(Client::new(ClientConfig {
         registries,
         credentials: Credentials::from_environment(None),

@@ -100,6 +100,17 @@ impl OutputSpec {
         matches!(self, OutputSpec::Image { .. } | OutputSpec::Archive { .. } | OutputSpec::Layout { .. })
     }
 
+    /// Whether the output is made of files rather than of layers as they are.
+    pub fn needs_files(&self) -> bool {
+        match self {
+            OutputSpec::Local { .. } | OutputSpec::Tar { .. } => true,
+            OutputSpec::Image { format, .. }
+            | OutputSpec::Archive { format, .. }
+            | OutputSpec::Layout { format, .. } => format.rewrites_times,
+            OutputSpec::CacheOnly => false,
+        }
+    }
+
     pub fn is_stdout(&self) -> bool {
         matches!(
             self,
@@ -173,7 +184,7 @@ impl Fields {
 
     fn finish(self, text: &str) -> Result<OutputSpec, String> {
         let format = ImageFormat {
-            compression: self.compression()?,
+            compression: compression(self.compression.as_deref(), self.level)?,
             docker_types: self.docker_types,
             epoch: self.epoch,
             rewrites_times: self.rewrites_times,
@@ -224,26 +235,26 @@ impl Fields {
             None => Err(format!("output {text:?}: type is required")),
         }
     }
+}
 
-    fn compression(&self) -> Result<Option<Compression>, String> {
-        let level = self.level;
-        let within = |least: i32, most: i32, default: i32| match level.unwrap_or(default) {
-            level if (least..=most).contains(&level) => Ok(level),
-            level => Err(format!("compression-level {level} is not within {least} to {most}")),
-        };
-        Ok(match self.compression.as_deref() {
-            None => None,
-            Some("uncompressed") => Some(Compression::None),
-            Some("gzip") => Some(Compression::Gzip { level: u32::try_from(within(0, 9, 6)?).unwrap_or(6) }),
-            Some("zstd") => Some(Compression::Zstd { level: within(1, 22, 3)? }),
-            Some("estargz") => return Err("compression estargz is not supported yet".into()),
-            Some(other) => return Err(format!("unknown compression {other:?}: expected gzip, zstd or uncompressed")),
-        })
-    }
+/// What `compression` and `compression-level` ask for.
+pub fn compression(name: Option<&str>, level: Option<i32>) -> Result<Option<Compression>, String> {
+    let within = |least: i32, most: i32, default: i32| match level.unwrap_or(default) {
+        level if (least..=most).contains(&level) => Ok(level),
+        level => Err(format!("compression-level {level} is not within {least} to {most}")),
+    };
+    Ok(match name {
+        None => None,
+        Some("uncompressed") => Some(Compression::None),
+        Some("gzip") => Some(Compression::Gzip { level: u32::try_from(within(0, 9, 6)?).unwrap_or(6) }),
+        Some("zstd") => Some(Compression::Zstd { level: within(1, 22, 3)? }),
+        Some("estargz") => return Err("compression estargz is not supported yet".into()),
+        Some(other) => return Err(format!("unknown compression {other:?}: expected gzip, zstd or uncompressed")),
+    })
 }
 
 /// Fields of a CSV record; one in quotes may hold commas.
-fn csv(text: &str) -> Result<Vec<String>, String> {
+pub fn csv(text: &str) -> Result<Vec<String>, String> {
     let mut fields = vec![String::new()];
     let mut quoted = false;
     let mut chars = text.chars().peekable();
@@ -259,7 +270,7 @@ fn csv(text: &str) -> Result<Vec<String>, String> {
             c => field.push(c),
         }
     }
-    if quoted { Err(format!("output {text:?}: unbalanced quote")) } else { Ok(fields) }
+    if quoted { Err(format!("{text:?}: unbalanced quote")) } else { Ok(fields) }
 }
 
 #[cfg(test)]

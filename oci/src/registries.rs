@@ -161,6 +161,19 @@ impl RegistriesConf {
         Ok(RegistriesConf { registries })
     }
 
+    /// The same, but for one host whose certificates are not verified, and that may be asked by plain http.
+    #[must_use]
+    pub fn trusting(mut self, host: &str) -> Self {
+        let of_host =
+            |registry: &&mut Registry| registry.prefix == host || registry.prefix.starts_with(&format!("{host}/"));
+        self.registries.iter_mut().filter(of_host).for_each(|registry| registry.insecure = true);
+        if !self.registries.iter().any(|registry| registry.prefix == host) {
+            let prefix = host.to_owned();
+            self.registries.push(Registry { prefix, location: None, insecure: true, blocked: false, mirrors: vec![] });
+        }
+        self
+    }
+
     /// Where to pull `reference` from, in the order in which to try: mirrors, then the registry itself.
     pub fn endpoints_for(&self, reference: &Reference) -> Result<Vec<Endpoint>, Blocked> {
         let origin = self.origin_for(reference)?;

@@ -23,6 +23,7 @@ mod privileges;
 mod processes;
 mod registry;
 mod remote;
+mod remote_cache;
 mod reproducible;
 mod rootless;
 mod run;

@@ -1,11 +1,12 @@
 //! Writing what a build found and made to a remote cache.
 
-use super::layer::{fetch, layer_blob};
+use super::layer::{check, fetch, is_checked, layer_blob};
 use super::ledger::Entries;
 use super::{CachedLayer, RemoteCaches};
 use crate::error::{Error, Result, blocking};
 use crate::export::image::step_blob;
 use crate::snapshot::Snapshots;
+use crate::source::image::Images;
 use crate::value::{Layer, LayerOrigin, Stack};
 use cache::remote::{BUILDKIT_LIMIT, CachedBlob, Export, ExportedStep, Remote, StepResult, Transport, inline_value};
 use cache::{LayerId, Store};
@@ -13,7 +14,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use oci::codec::Compression;
 use oci::{Descriptor, Digest};
 use rayon::prelude::*;
-use solver::event::Task;
+use solver::event::{EventSink, Task};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -84,8 +85,14 @@ pub async fn export(
     Ok(listed)
 }
 
-/// What an image that ends with `stack` says of its steps: the value of [`cache::remote::INLINE`]; nothing if it has no layers of steps.
-pub fn inline(caches: &RemoteCaches, snapshots: &Snapshots, stack: &Stack) -> Result<Option<serde_json::Value>> {
+/// What an image that ends with `stack` says of its steps: the value of [`cache::remote::INLINE`]; nothing if it has no layers of steps. Where the image's
+/// layers do not have the times of the steps' files, nobody can check the content ids.
+pub fn inline(
+    caches: &RemoteCaches,
+    snapshots: &Snapshots,
+    stack: &Stack,
+    has_other_times: bool,
+) -> Result<Option<serde_json::Value>> {
     let entries = caches.ledger.as_ref().map(|ledger| ledger.so_far()).unwrap_or_default();
     let mut positions = HashMap::new();
     for (position, layer) in stack.layers().iter().enumerate() {
@@ -101,7 +108,8 @@ pub fn inline(caches: &RemoteCaches, snapshots: &Snapshots, stack: &Stack) -> Re
         };
         let chain = chain.filter(|_| known.is_some()).unwrap_or_default();
         // How the image's layers are compressed is the image's business.
-        let result = StepResult { codec: None, ..known.unwrap_or_else(|| content_alone(snapshots, top)) };
+        let mut result = StepResult { codec: None, ..known.unwrap_or_else(|| content_alone(snapshots, top)) };
+        result.started = result.started.filter(|_| !has_other_times);
         steps.push(ExportedStep { key: *key, result, chain, inputs, output: stack.content().0 });
     }
     if steps.iter().all(|step| step.chain.is_empty()) {
@@ -135,6 +143,46 @@ fn content_alone(snapshots: &Snapshots, layer: &Layer) -> StepResult {
     StepResult { content: layer.content, created: 0, started: None, single_owner, codec: None, blob: None }
 }
 
+/// Fetches the layers of a result that an output needs and only remote caches have. With `files` they become directories.
+pub async fn make_ready(
+    images: &Images,
+    snapshots: &Snapshots,
+    stack: &Stack,
+    files: bool,
+    events: &EventSink,
+) -> Result<()> {
+    let cached = stack.layers().iter().filter_map(|layer| match layer.origin.as_deref() {
+        Some(LayerOrigin::Cached(cached)) => Some((layer.clone(), cached.as_ref())),
+        _ => None,
+    });
+    let cached: Vec<_> = cached.collect();
+    let store = snapshots.store();
+    let is_ready = |(layer, cached): &(Layer, &CachedLayer)| match files {
+        true => store.has_layer(&layer.id).unwrap_or(false),
+        false => is_checked(store, layer, cached).unwrap_or(false),
+    };
+    if cached.iter().all(is_ready) {
+        return Ok(());
+    }
+    let task = events.start("fetching layers from remote caches");
+    let layers: Vec<_> = cached.iter().map(|(_, cached)| *cached).collect();
+    fetch(store, &layers, task.digest(), events).await?;
+    if files {
+        images.unpack(snapshots, stack, task.digest(), events).await?;
+    } else {
+        let (snapshots, stack) = (snapshots.clone(), stack.clone());
+        blocking(move || {
+            stack.layers().par_iter().try_for_each(|layer| match layer.origin.as_deref() {
+                Some(LayerOrigin::Cached(cached)) => check(snapshots.store(), layer, cached),
+                _ => Ok(()),
+            })
+        })
+        .await?;
+    }
+    task.done();
+    Ok(())
+}
+
 async fn prepare(
     snapshots: &Snapshots,
     wanted: BTreeMap<LayerId, Layer>,
@@ -145,7 +193,9 @@ async fn prepare(
     let compression = options.compression.unwrap_or(Compression::GZIP);
     let recompressed = |cached: &CachedLayer| options.force && cached.result.codec.as_ref() != Some(&compression.key());
     let fetched = wanted.values().filter_map(|layer| match layer.origin.as_deref() {
-        Some(LayerOrigin::Cached(cached)) if cached.result.blob.is_some() && recompressed(cached) => Some(&**cached),
+        Some(LayerOrigin::Cached(cached)) if cached.result.blob.is_some() && recompressed(cached) => {
+            Some(cached.as_ref())
+        }
         _ => None,
     });
     fetch(snapshots.store(), &fetched.collect::<Vec<_>>(), task.digest(), task.sink()).await?;

@@ -109,7 +109,7 @@ impl Imports {
             is_news |= dropped.steps.insert((name.clone(), *key));
         }
         if let Some(problem) = unavailable.problem.as_ref().filter(|_| is_news) {
-            let task = events.start("fetching layers from remote caches");
+            let task = events.start("giving up on layers of remote caches");
             task.failed(format!("{problem}; what needs them runs without this cache"));
         }
         is_news

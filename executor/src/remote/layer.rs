@@ -10,7 +10,7 @@ use cache::{LayerBlob, LayerId, ResultRecord, Store};
 use oci::DiffId;
 use oci::codec::{Compression, Encoder, HashingReader, decoder};
 use solver::event::EventSink;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 /// A step's layer, as a remote cache knows it.
@@ -21,9 +21,9 @@ pub struct CachedLayer {
     pub source: Arc<ImportSource>,
 }
 
-/// Layers that were promised and cannot be had.
+/// Layers that were promised and cannot be had. The step that wants them is not to blame: progress shows it as cancelled.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", problem.as_deref().unwrap_or("a remote cache knows these steps without their files"))]
+#[error("{}: context canceled", problem.as_deref().unwrap_or("a remote cache knows these steps without their files"))]
 pub struct Unavailable {
     /// What is wrong; nothing if the cache never claimed to have the files.
     pub(super) problem: Option<String>,
@@ -165,6 +165,45 @@ fn stored(blob: &CachedBlob) -> LayerBlob {
     LayerBlob { diff_id: blob.diff_id, digest: blob.digest, size: blob.size }
 }
 
+/// Verifies the fetched blob of a layer against its diff id, once.
+pub(crate) fn check(store: &Store, layer: &Layer, cached: &CachedLayer) -> Result<()> {
+    if !is_checked(store, layer, cached)? {
+        let fetched = cached.result.blob.as_ref().ok_or_else(|| cached.unavailable(None))?;
+        decode(store, cached, fetched, &mut io::sink())?;
+        store.put_layer_blob(&layer.id, codec_of(cached), &stored(fetched))?;
+    }
+    Ok(())
+}
+
+/// Whether that was done, and the blob is still there.
+pub(crate) fn is_checked(store: &Store, layer: &Layer, cached: &CachedLayer) -> Result<bool> {
+    Ok(store.layer_blob(&layer.id, codec_of(cached))?.is_some())
+}
+
+fn codec_of(cached: &CachedLayer) -> &str {
+    cached.result.codec.as_deref().unwrap_or("as fetched")
+}
+
+/// The tar in a fetched blob. What was written before an error is worth nothing.
+fn decode(store: &Store, cached: &CachedLayer, fetched: &CachedBlob, out: &mut impl Write) -> Result<()> {
+    let corrupt = |error: io::Error| Error::from(cached.unavailable(Some(error.to_string())));
+    let mut tar = HashingReader::new(decoder(store.open_blob(&fetched.digest)?).map_err(corrupt)?);
+    let mut chunk = vec![0; 256 << 10];
+    loop {
+        let count = tar.read(&mut chunk).map_err(corrupt)?;
+        if count == 0 {
+            break;
+        }
+        out.write_all(&chunk[..count]).map_err(Error::write("a layer"))?;
+    }
+    let (_, found, _) = tar.finish();
+    if found != fetched.diff_id.0 {
+        let error = Error::WrongDiffId { expected: fetched.diff_id, found: DiffId(found) };
+        return Err(cached.unavailable(Some(error.to_string())).into());
+    }
+    Ok(())
+}
+
 /// The layer as a blob with this compression, of that which was fetched; verified against its diff id once.
 pub(crate) fn layer_blob(
     store: &Store,
@@ -177,38 +216,20 @@ pub(crate) fn layer_blob(
         return Ok(blob);
     }
     let fetched = cached.result.blob.as_ref().ok_or_else(|| cached.unavailable(None))?;
-    let mut tar = HashingReader::new(decoder(store.open_blob(&fetched.digest)?).map_err(Error::ReadLayer)?);
-    let corrupt = |error: io::Error| Error::from(cached.unavailable(Some(error.to_string())));
     let is_as_wanted = match &cached.result.codec {
         Some(found) => *found == codec,
         None => {
             fetched.media_type == compression.media_type(false) || fetched.media_type == compression.media_type(true)
         }
     };
-    let mut encoder = match is_as_wanted {
-        true => None,
-        false => Some(Encoder::new(store.blob_writer()?, compression)),
-    };
-    let mut chunk = vec![0; 256 << 10];
-    loop {
-        let count = io::Read::read(&mut tar, &mut chunk).map_err(corrupt)?;
-        match &mut encoder {
-            _ if count == 0 => break,
-            Some(encoder) => encoder.write_all(&chunk[..count]).map_err(Error::write("a layer"))?,
-            None => {}
-        }
-    }
-    let (_, found, _) = tar.finish();
-    if found != fetched.diff_id.0 {
-        let error = Error::WrongDiffId { expected: fetched.diff_id, found: DiffId(found) };
-        return Err(cached.unavailable(Some(error.to_string())).into());
-    }
-    let blob = match encoder {
-        None => stored(fetched),
-        Some(encoder) => {
-            let (digest, size) = encoder.finish().map_err(Error::write("a layer"))?.commit(None)?;
-            LayerBlob { diff_id: fetched.diff_id, digest, size }
-        }
+    let blob = if is_as_wanted {
+        check(store, layer, cached)?;
+        stored(fetched)
+    } else {
+        let mut encoder = Encoder::new(store.blob_writer()?, compression);
+        decode(store, cached, fetched, &mut encoder)?;
+        let (digest, size) = encoder.finish().map_err(Error::write("a layer"))?.commit(None)?;
+        LayerBlob { diff_id: fetched.diff_id, digest, size }
     };
     store.put_layer_blob(&layer.id, &codec, &blob)?;
     Ok(blob)

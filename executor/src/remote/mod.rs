@@ -11,7 +11,7 @@ mod import;
 mod layer;
 mod ledger;
 
-pub use export::{ExportOptions, export, inline};
+pub use export::{ExportOptions, export, inline, make_ready};
 pub use import::ImportSource;
 pub use layer::{CachedLayer, Unavailable};
 pub(crate) use layer::{fetch, layer_blob, unpack};

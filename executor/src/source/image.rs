@@ -206,7 +206,7 @@ impl Images {
 
     async fn fetch_origins(&self, origins: &[&LayerOrigin], vertex: &str, events: &EventSink) -> Result<()> {
         let cached = origins.iter().filter_map(|origin| match origin {
-            LayerOrigin::Cached(cached) => Some(&**cached),
+            LayerOrigin::Cached(cached) => Some(cached.as_ref()),
             LayerOrigin::Image(_) => None,
         });
         let cached: Vec<_> = cached.collect();

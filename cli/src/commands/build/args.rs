@@ -42,6 +42,15 @@ pub struct BuildArgs {
     /// Run every step of these stages, by name or number, whatever the cache holds
     #[arg(long, value_name = "STAGE[,STAGE]", value_delimiter = ',', conflicts_with = "no_cache")]
     pub no_cache_filter: Vec<String>,
+    /// A remote cache to take results of steps from, after the store: an image name, or `type=registry,ref=NAME`, `type=local,src=DIR`. Several are asked in
+    /// this order. One that cannot be read is left out
+    #[arg(long, value_name = "NAME | type=TYPE[,KEY=VALUE]")]
+    pub cache_from: Vec<String>,
+
+    /// Write a remote cache when the build is done: an image name, or `type=registry,ref=NAME`, `type=local,dest=DIR`, `type=inline`. With `mode=max` it has the
+    /// layers of all steps rather than just those of the result
+    #[arg(long, value_name = "NAME | type=TYPE[,KEY=VALUE]")]
+    pub cache_to: Vec<String>,
 
     /// Ask the registry for base images, whatever the store holds
     #[arg(long)]
@@ -173,10 +182,6 @@ pub struct Compatibility {
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     sbom: Option<String>,
     #[arg(long, hide = true)]
-    cache_to: Vec<String>,
-    #[arg(long, hide = true)]
-    cache_from: Vec<String>,
-    #[arg(long, hide = true)]
     attest: Vec<String>,
     #[arg(long, hide = true)]
     annotation: Vec<String>,
@@ -230,8 +235,6 @@ impl BuildArgs {
         let unsupported = [
             ("--provenance", wanted(&flags.provenance)),
             ("--sbom", wanted(&flags.sbom)),
-            ("--cache-to", !flags.cache_to.is_empty()),
-            ("--cache-from", !flags.cache_from.is_empty()),
             ("--attest", !flags.attest.is_empty()),
             ("--annotation", !flags.annotation.is_empty()),
             ("--squash", flags.squash),

@@ -10,6 +10,7 @@ use executor::export::archive::ArchiveOptions;
 use executor::export::image::ImageOptions;
 use executor::export::tree::{Placing, Trees};
 use executor::export::{archive, image, index, push};
+use executor::remote::{self, RemoteCaches};
 use executor::source::image::Images;
 use executor::value::Stack;
 use oci::codec::Compression;
@@ -30,6 +31,8 @@ pub struct Exporter<'a> {
     /// In the order of the platforms; more than one only as an index.
     pub parts: &'a [PlatformResult],
     pub as_index: bool,
+    /// What is known of the build's steps, if images are to have it in them.
+    pub inline: Option<&'a RemoteCaches>,
     pub events: &'a EventSink,
 }
 
@@ -147,8 +150,15 @@ impl Exporter<'_> {
                 task.log(Stream::Stderr, text);
             }
             let (snapshots, images) = (&self.app.snapshots, self.images);
-            let (config, base_history) = (&target.config, target.base_history);
-            built.push(image::complete(snapshots, images, stack, config, base_history, options, task).await?);
+            let (mut config, base_history) = (target.config.clone(), target.base_history);
+            // That of the base tells of other steps.
+            config.other.remove(cache::remote::INLINE);
+            if let Some(caches) = self.inline
+                && let Some(records) = remote::inline(caches, snapshots, stack, options.latest.is_some())?
+            {
+                config.other.insert(cache::remote::INLINE.to_owned(), records);
+            }
+            built.push(image::complete(snapshots, images, stack, &config, base_history, options, task).await?);
         }
         task.status("exporting layers", 0, 0, true);
         match built.as_slice() {
@@ -205,12 +215,12 @@ fn to_destination(
 }
 
 /// What is left to say after a success (R5.11).
-pub fn report(args: &BuildArgs, built: Option<&Built>) -> Result<()> {
+pub fn report(args: &BuildArgs, built: Option<&Built>, cache: Option<&Descriptor>) -> Result<()> {
     if let (Some(path), Some(image)) = (&args.iidfile, built) {
         to_file(path, |out| write!(out, "{}", image.id()).map_err(executor::Error::output))?;
     }
     if let Some(path) = &args.metadata_file {
-        let metadata = match built {
+        let mut metadata = match built {
             Some(image) => {
                 let names: Vec<String> =
                     args.tags.iter().map(|tag| Ok(reference(tag)?.to_string())).collect::<Result<_>>()?;
@@ -228,6 +238,10 @@ pub fn report(args: &BuildArgs, built: Option<&Built>) -> Result<()> {
             }
             None => json!({}),
         };
+        // R7.6.18.
+        if let Some(cache) = cache {
+            metadata["cache.manifest"] = json!(cache);
+        }
         let text = serde_json::to_string_pretty(&metadata)?;
         to_file(path, |out| writeln!(out, "{text}").map_err(executor::Error::output))?;
     }

@@ -1,6 +1,7 @@
 //! `rbuild build`: from flags to outputs.
 
 mod args;
+mod cache;
 pub mod context;
 mod explain;
 mod export;
@@ -27,7 +28,7 @@ use executor::value::Value;
 use executor::worker::{LocalWorker, Sources};
 use export::{Built, Exporter, PlatformResult};
 use oci::fetch::Downloader;
-use oci::{Platform, Reference};
+use oci::{Descriptor, Platform, Reference};
 use parser::lint::Rule;
 use parser::{Diagnostic, LineIndex};
 use record::Recorder;
@@ -86,9 +87,9 @@ pub fn run(args: BuildArgs, app: &App, debug: bool) -> Result<ExitCode> {
             app.store.empty_trash();
             Ok(ExitCode::from(code?))
         }
-        Ok(Outcome::Built(built)) => {
+        Ok(Outcome::Built(built, cache)) => {
             conclude(runtime, display, Ending::Succeeded);
-            export::report(&args, built.as_deref())?;
+            export::report(&args, built.as_deref(), cache.as_ref())?;
             Ok(ExitCode::SUCCESS)
         }
         Ok(Outcome::Cancelled(code)) => {
@@ -110,8 +111,8 @@ fn cancelled(code: u8) -> ExitCode {
 }
 
 enum Outcome {
-    /// The image, if an output made one.
-    Built(Option<Box<Built>>),
+    /// The image, if an output made one, and what lists the remote cache that was written.
+    Built(Option<Box<Built>>, Option<Descriptor>),
     /// With this exit code.
     Cancelled(u8),
     /// The rest is the user's.
@@ -130,6 +131,7 @@ async fn build(
     let secrets = &request.worker.secrets;
     let urls = Urls::new(app.snapshots.clone(), Downloader::new(USER_AGENT), secrets.clone());
     let repositories = Repositories::new(app.snapshots.clone(), request.git_keys.clone(), secrets.clone());
+    let remote = Arc::new(request.caches.start(args.no_cache, app, events));
     let loader = Loader { app, request, images, urls: &urls, repositories: &repositories, events };
     let Loaded { definition, vertex, context, ignore, has_owners } = loader.main().await?;
     let platforms = match request.platforms.is_empty() {
@@ -162,11 +164,10 @@ async fn build(
         return Err(CliError::build(check::violation(&lowered.warnings)));
     }
     let Plans { graph, targets } = plans;
-    let remote = Arc::new(RemoteCaches::default());
     let sources = Sources { images: images.clone(), urls, repositories, contexts, remote: remote.clone() };
     let worker =
         Arc::new(LocalWorker::new(app.snapshots.clone(), app.launcher.clone(), sources, request.worker.clone()));
-    let index = Arc::new(StoreIndex::new(app.store.clone(), remote));
+    let index = Arc::new(StoreIndex::new(app.store.clone(), remote.clone()));
     let options = ScheduleOptions {
         no_cache: args.no_cache,
         max_parallelism: args.max_parallelism(&app.config.build),
@@ -175,11 +176,20 @@ async fn build(
     let results: Vec<_> = targets.iter().map(|target| target.result).collect();
     let graph = Arc::new(graph);
     recorder.planned(graph.clone(), &results, &definition.text);
-    let solved = solve(graph, &results, worker.clone(), index, options, events.clone()).await;
-    worker.save_digests();
-    let values = match solved {
-        Ok(values) => values,
-        Err(error) => return failed(error, args, &definition),
+    let values = loop {
+        let (graph, index, options) = (graph.clone(), index.clone(), options.clone());
+        let solved = solve(graph, &results, worker.clone(), index, options, events.clone()).await;
+        worker.save_digests();
+        match solved {
+            Ok(values) => match cache::make_ready(&values, request, args.wants_shell(), app, images, events).await {
+                Ok(()) => break values,
+                Err(error) if remote.discard(&error, events) => {}
+                Err(error) => return Err(error.into()),
+            },
+            // What a remote cache promised and cannot give, steps do.
+            Err(error) if remote.discard(error.source.as_ref(), events) => {}
+            Err(error) => return failed(error, args, &definition),
+        }
     };
     let mut parts = Vec::with_capacity(targets.len());
     for (value, target) in values.into_iter().zip(targets) {
@@ -200,11 +210,13 @@ async fn build(
         }));
     }
     let mut built = None;
-    let exporter = Exporter { app, images, parts: &parts, as_index: request.as_index, events };
+    let inline = request.caches.inline.then_some(remote.as_ref());
+    let exporter = Exporter { app, images, parts: &parts, as_index: request.as_index, inline, events };
     for output in &request.outputs {
         built = exporter.export(output).await?.or(built);
     }
-    Ok(Outcome::Built(built.map(Box::new)))
+    let cache = request.caches.export(&remote, &parts, app, events).await?;
+    Ok(Outcome::Built(built.map(Box::new), cache))
 }
 
 /// What becomes of a build in which a step failed.

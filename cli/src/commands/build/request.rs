@@ -1,6 +1,7 @@
 //! From flags to a checked request.
 
 use super::args::BuildArgs;
+use super::cache::Caches;
 use super::context::{self, MainContext, NamedSpec};
 use super::explain::Explain;
 use super::{secret, ssh};
@@ -38,6 +39,7 @@ pub struct Request {
     pub worker: WorkerOptions,
     pub outputs: Vec<OutputSpec>,
     pub explain: Option<Explain>,
+    pub caches: Caches,
 }
 
 pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
@@ -95,7 +97,9 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
         let message = "--explain=json writes to standard output, which has something else already: name a file with --explain=json,dest=FILE";
         return Err(CliError::Usage(message.into()));
     }
+    let caches = Caches::new(args, &build_args, app)?;
     Ok(Request {
+        caches,
         named_contexts,
         git_keys,
         file: args.file.clone(),
