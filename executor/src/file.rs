@@ -39,6 +39,7 @@ impl LocalWorker {
                 is_behind: false,
                 copied,
                 into,
+                unpacked: false,
             };
             step.run(&contributions, adopt)
         })
@@ -62,6 +63,8 @@ struct FileStep<'a> {
     copied: Copied,
     /// The directory whose files' digests are known.
     into: Option<Vec<u8>>,
+    /// Something was an archive.
+    unpacked: bool,
 }
 
 impl FileStep<'_> {
@@ -86,6 +89,10 @@ impl FileStep<'_> {
         }
         self.copied.check(contributions)?;
         self.copied.keep_listings(self.worker.store(), contributions);
+        if !self.unpacked {
+            // A copy is found without them (D23.3).
+            self.draft.leave_out_times();
+        }
         let stack = self.worker.snapshots.commit_knowing(self.draft, adopt, self.into.as_deref())?;
         if let (Some(into), Some(layer), Some(Value::Local(context))) =
             (self.into, stack.layers().last(), self.inputs.get(1))
@@ -147,6 +154,7 @@ impl FileStep<'_> {
             self.into = summary.into;
         }
         self.is_behind = summary.is_behind;
+        self.unpacked |= summary.unpacked;
         if summary.digest.is_some() {
             self.copied.add(copy.from, summary.digest, listing);
         }

@@ -9,7 +9,7 @@ use crate::value::{ImageLayer, Layer, Stack};
 use cache::{Attempt, Kind, LayerId, LayerRecord, Store};
 use oci::DiffId;
 use oci::codec::{HashingReader, ReadAhead, decoder};
-use oci::layer::{ApplyOptions, Change, ChangeKind, Marks};
+use oci::layer::{ApplyOptions, Change, ChangeKind, Marks, Times};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -31,6 +31,7 @@ pub struct Draft {
     /// The merged view, writable.
     pub root: OwnedFd,
     started: SystemTime,
+    times_count: bool,
 }
 
 /// The directory of a layer that its book begins at: a layer may be adopted by a step that copied into another one.
@@ -82,6 +83,11 @@ impl Stage {
 }
 
 impl Draft {
+    /// Says that files have the times of those that they were copied from, without which such a copy is found. They do not make other content then.
+    pub fn leave_out_times(&mut self) {
+        self.times_count = false;
+    }
+
     /// Root of the layer's own directory, below the overlay.
     pub fn layer(&self) -> Result<OwnedFd> {
         Ok(mount::open_directory(self.attempt.upper())?)
@@ -145,7 +151,7 @@ impl Snapshots {
     pub fn draft(&self, below: &Stack) -> Result<Draft> {
         let attempt = self.begin()?;
         let root = self.mount(&attempt, below)?;
-        Ok(Draft { attempt, below: below.clone(), root, started: SystemTime::now() })
+        Ok(Draft { attempt, below: below.clone(), root, started: SystemTime::now(), times_count: true })
     }
 
     /// An empty directory that can be moved from into any draft.
@@ -188,7 +194,7 @@ impl Snapshots {
     pub fn plain(&self) -> Result<Draft> {
         let attempt = self.begin()?;
         let root = mount::open_directory(attempt.upper())?;
-        Ok(Draft { attempt, below: Stack::default(), root, started: SystemTime::now() })
+        Ok(Draft { attempt, below: Stack::default(), root, started: SystemTime::now(), times_count: true })
     }
 
     /// A stack of one layer that stands on nothing, if it is still there.
@@ -221,7 +227,7 @@ impl Snapshots {
         adopt: bool,
         copied_into: Option<&[u8]>,
     ) -> Result<Stack> {
-        let Draft { attempt, below, root, started } = draft;
+        let Draft { attempt, below, root, started, times_count } = draft;
         let book = copied_into.and_then(|begins| LayerBook::open(&attempt.digests(), begins.to_vec()));
         let known = |path: &[u8]| book.as_ref()?.digest(path);
         let is_single = |path: &[u8]| known(path).is_some();
@@ -236,7 +242,8 @@ impl Snapshots {
             }
         });
         let ended = SystemTime::now();
-        let content = oci::layer::content_id(changes, upper.as_fd(), Some((started, ended)), &known)?;
+        let times = if times_count { Times::Outside(started, ended) } else { Times::None };
+        let content = oci::layer::content_id(changes, upper.as_fd(), times, &known)?;
         let earlier = if adopt { self.store.layer_with_content(below.content().0, content)? } else { None };
         let id = match earlier {
             Some(id) => id,

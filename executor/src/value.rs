@@ -74,9 +74,13 @@ impl Default for Stack {
 }
 
 impl Stack {
-    /// The stack with one more layer on top.
+    /// The stack with one more layer on top. One without changes leaves the content as it is, so that a step without effect, added or removed, leaves cached what follows it.
     #[must_use]
     pub fn with(&self, layer: Layer) -> Stack {
+        if layer.content == oci::layer::empty_content_id() {
+            let layers = self.layers.iter().cloned().chain([layer]).collect();
+            return Stack { layers, content: self.content };
+        }
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.content.0);
         hasher.update(&layer.content);
@@ -108,5 +112,25 @@ impl Stack {
 impl FromIterator<Layer> for Stack {
     fn from_iter<I: IntoIterator<Item = Layer>>(layers: I) -> Self {
         layers.into_iter().fold(Stack::default(), |stack, layer| stack.with(layer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_is_that_of_the_files() {
+        let layer = |number: u8, content| {
+            let id = LayerId::of_chain(&oci::Digest::of(&[number]));
+            Layer { id, content, origin: None }
+        };
+        let (a, b) = (layer(1, [1; 32]), layer(2, [2; 32]));
+        let nothing = layer(3, oci::layer::empty_content_id());
+        let stack = |layers: &[&Layer]| layers.iter().map(|layer| (*layer).clone()).collect::<Stack>();
+        assert_ne!(stack(&[&a, &b]).content(), stack(&[&b, &a]).content());
+        let with = stack(&[&nothing, &a, &nothing, &b]);
+        assert_eq!(with.content(), stack(&[&a, &b]).content());
+        assert_eq!(with.layers().len(), 4, "it is a layer of the image all the same");
     }
 }

@@ -10,6 +10,7 @@ mod check;
 mod containers;
 mod contexts;
 mod debug;
+mod edits;
 mod errors;
 mod fmt;
 mod harness;

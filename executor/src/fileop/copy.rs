@@ -35,6 +35,7 @@ pub fn copy(request: &CopyRequest<'_>, view: &mut dyn View) -> Result<CopySummar
         };
         summary.files += copied.files;
         summary.bytes += copied.bytes;
+        summary.unpacked |= copied.unpacked;
         summary.into = if roots.len() == 1 { copied.into } else { None };
     }
     summary.digest = hasher.map(SelectionHasher::finish);
@@ -155,7 +156,7 @@ impl<'a> Destination<'a> {
             if let (Some(hasher), Some(account)) = (hasher, request.account) {
                 hasher.file(root, Digester::new(account.digests, account.keep_owner, None).root_record(root)?);
             }
-            return Ok(summary);
+            return Ok(CopySummary { unpacked: true, ..summary });
         }
         if self.is_dir {
             self.make_dir()?;

@@ -144,4 +144,6 @@ pub struct CopySummary {
     pub into: Option<Vec<u8>>,
     /// The view has to be refreshed before it is used again.
     pub is_behind: bool,
+    /// A source was an archive, whose entries' times are content of it.
+    pub unpacked: bool,
 }

@@ -3,12 +3,41 @@
 use super::digest::content_digest;
 use super::{Change, ChangeKind, Error, dir};
 use rayon::prelude::*;
+use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A file that was written within the step may carry a slightly earlier time than the step's start: the kernel
 /// stamps files with the time of its last tick, and network file systems with the server's clock.
 const SLACK: Duration = Duration::from_secs(2);
+
+/// Which mtimes are content.
+#[derive(Clone, Copy, Debug)]
+pub enum Times {
+    All,
+    /// Those outside of the step that made the layer, of which these are start and end. One within says only when the step ran: two runs that write the same files
+    /// have the same id. One outside (`touch -d`, an unpacked archive) was meant.
+    Outside(SystemTime, SystemTime),
+    /// For layers of files that were copied with the times of others, which are no part of what they are found by.
+    None,
+}
+
+impl Times {
+    /// In seconds since 1970.
+    fn left_out(self) -> RangeInclusive<i64> {
+        match self {
+            #[expect(clippy::reversed_empty_ranges, reason = "nothing is left out")]
+            Times::All => 1..=0,
+            Times::Outside(start, end) => seconds(start.checked_sub(SLACK))..=seconds(end.checked_add(SLACK)),
+            Times::None => i64::MIN..=i64::MAX,
+        }
+    }
+}
+
+/// The content id of a layer without changes.
+pub fn empty_content_id() -> [u8; 32] {
+    *blake3::Hasher::new().finalize().as_bytes()
+}
 
 /// How many changes are taken together, so that their files can be read in parallel.
 const BATCH: usize = 512;
@@ -18,16 +47,14 @@ pub type KnownDigests<'a> = &'a (dyn Fn(&[u8]) -> Option<[u8; 32]> + Sync);
 
 /// A blake3 hash over every change: path, type, mode, owner, link target, device numbers, capability, content.
 ///
-/// With a `window` (start and end of the step that made the layer), an mtime within it says only when the step
-/// ran, and is left out: two runs that write the same files have the same id. An mtime outside (`touch -d`, an unpacked
-/// archive) is content, to the second, which is what a layer tar keeps of it.
+/// An mtime that counts does so to the second, which is what a layer tar keeps of it.
 pub fn content_id(
     changes: impl IntoIterator<Item = Result<Change, Error>>,
     upper: BorrowedFd<'_>,
-    window: Option<(SystemTime, SystemTime)>,
+    times: Times,
     known: KnownDigests<'_>,
 ) -> Result<[u8; 32], Error> {
-    let window = window.map(|(start, end)| (seconds(start.checked_sub(SLACK)), seconds(end.checked_add(SLACK))));
+    let left_out = times.left_out();
     let mut hasher = blake3::Hasher::new();
     let mut record = Vec::new();
     let mut changes = changes.into_iter();
@@ -39,7 +66,7 @@ pub fn content_id(
         let mut contents = contents(&batch, upper, known)?.into_iter();
         for change in &batch {
             record.clear();
-            put_record(change, &mut contents, window, &mut record);
+            put_record(change, &mut contents, &left_out, &mut record);
             hasher.update(&record);
         }
     }
@@ -69,7 +96,7 @@ fn contents(changes: &[Change], upper: BorrowedFd<'_>, known: KnownDigests<'_>) 
 fn put_record(
     change: &Change,
     contents: &mut impl Iterator<Item = [u8; 32]>,
-    window: Option<(i64, i64)>,
+    left_out: &RangeInclusive<i64>,
     record: &mut Vec<u8>,
 ) {
     put_bytes(&change.path, record);
@@ -105,9 +132,9 @@ fn put_record(
         }
         None => record.push(0),
     }
-    match window {
-        Some((start, end)) if (start..=end).contains(&change.mtime.0) => record.push(0),
-        _ => {
+    match left_out.contains(&change.mtime.0) {
+        true => record.push(0),
+        false => {
             record.push(1);
             record.extend_from_slice(&change.mtime.0.to_le_bytes());
         }

@@ -1,5 +1,5 @@
 use crate::tree::{Tree, content_id, diff, is_root, short, write_tar};
-use oci::layer::{ChangeKind, Marks};
+use oci::layer::{ChangeKind, Marks, Times};
 use rustix::fs::FileType;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
@@ -180,7 +180,7 @@ fn known_digests_are_not_computed() {
         oci::layer::content_id(
             oci::layer::diff(tree.fd(), None, Marks::User, &|_| false).unwrap(),
             tree.fd(),
-            None,
+            Times::All,
             known,
         )
         .unwrap()
@@ -188,4 +188,24 @@ fn known_digests_are_not_computed() {
     let content = *blake3::hash(b"k").as_bytes();
     assert_eq!(id(&|_| None), id(&|path| (path == b"known").then_some(content)));
     assert_ne!(id(&|_| None), id(&|path| (path == b"known").then_some([0; 32])));
+}
+
+/// A copy is found without the times of what it copies, so they are no content of it.
+#[test]
+fn times_can_be_left_out() {
+    let id = |seconds: i64| {
+        let tree = Tree::new();
+        tree.file("f", "content");
+        tree.time("f", seconds, 0);
+        let changes = oci::layer::diff(tree.fd(), None, Marks::User, &|_| false).unwrap();
+        oci::layer::content_id(changes, tree.fd(), Times::None, &|_| None).unwrap()
+    };
+    assert_eq!(id(1), id(1_500_000_000));
+    assert_ne!(id(1), oci::layer::empty_content_id());
+    let empty = Tree::new();
+    let changes = oci::layer::diff(empty.fd(), None, Marks::User, &|_| false).unwrap();
+    assert_eq!(
+        oci::layer::content_id(changes, empty.fd(), Times::All, &|_| None).unwrap(),
+        oci::layer::empty_content_id()
+    );
 }

@@ -146,5 +146,6 @@ pub fn content_id(
     upper: BorrowedFd<'_>,
     window: Option<(SystemTime, SystemTime)>,
 ) -> Result<[u8; 32], Error> {
-    layer::content_id(changes.iter().cloned().map(Ok), upper, window, &|_| None)
+    let times = window.map_or(layer::Times::All, |(start, end)| layer::Times::Outside(start, end));
+    layer::content_id(changes.iter().cloned().map(Ok), upper, times, &|_| None)
 }

@@ -1,0 +1,2 @@
+// A library.
+int one() { return 1; }

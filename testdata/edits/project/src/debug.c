@@ -1,0 +1,1 @@
+int debug() { return 3; }

@@ -1,0 +1,2 @@
+// A program.
+int main() { return one(); }

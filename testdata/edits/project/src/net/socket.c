@@ -1,0 +1,1 @@
+int socket() { return two(); }

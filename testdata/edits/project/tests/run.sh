@@ -1,0 +1,1 @@
+grep -q "version" /out/app && echo passed > /passed
