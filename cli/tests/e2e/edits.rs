@@ -20,10 +20,12 @@ struct Edit {
     xattr: Option<String>,
     rbuild: String,
     buildkit: String,
+    /// BuildKit serves what was there before the edit.
+    is_stale_elsewhere: bool,
     digest: String,
 }
 
-const KEYS: [&str; 6] = ["flags", "context", "xattr", "rbuild", "buildkit", "digest"];
+const KEYS: [&str; 7] = ["flags", "context", "xattr", "rbuild", "buildkit", "stale", "digest"];
 
 impl Edit {
     fn parse(section: &str) -> Edit {
@@ -36,6 +38,7 @@ impl Edit {
                 Some(("xattr", text)) => edit.xattr = Some(text.trim().to_owned()),
                 Some(("rbuild", text)) => edit.rbuild = text.trim().to_owned(),
                 Some(("buildkit", text)) => edit.buildkit = text.trim().to_owned(),
+                Some(("stale", _)) => edit.is_stale_elsewhere = true,
                 Some(("digest", text)) => edit.digest = text.trim().to_owned(),
                 _ => writeln!(edit.script, "{line}").unwrap(),
             }
@@ -54,6 +57,7 @@ impl Edit {
             ("xattr", self.xattr.clone()),
             ("rbuild", Some(self.rbuild.clone())),
             ("buildkit", Some(self.buildkit.clone())),
+            ("stale", self.is_stale_elsewhere.then(|| "buildkit".to_owned())),
             ("digest", Some(self.digest.clone())),
         ];
         for (key, value) in lines {
@@ -98,7 +102,8 @@ fn document(edits: &[Edit]) -> String {
     for edit in edits {
         let flags = if edit.flags.is_empty() { String::new() } else { format!(" (`{}`)", edit.flags.join(" ")) };
         let digest = if edit.digest == "-" { "" } else { &edit.digest };
-        let (rbuild, buildkit) = (cell(&edit.rbuild), cell(&edit.buildkit));
+        let stale = if edit.is_stale_elsewhere { ": **stale**" } else { "" };
+        let (rbuild, buildkit) = (cell(&edit.rbuild), cell(&edit.buildkit) + stale);
         writeln!(text, "| {}{flags} | {rbuild} | {buildkit} | {digest} |", edit.title).unwrap();
     }
     let count = |steps: &str| if steps == "-" { 0 } else { steps.split(", ").count() };
@@ -111,20 +116,23 @@ fn document(edits: &[Edit]) -> String {
 /// The project in a directory of its own.
 struct Project<'a> {
     root: &'a Path,
+    world: String,
 }
 
-impl Project<'_> {
-    fn create(root: &Path) -> Project<'_> {
+impl<'a> Project<'a> {
+    /// Nothing that was built of the project in another world is of use in this one.
+    fn create(root: &'a Path, world: &str) -> Project<'a> {
         std::fs::create_dir_all(root).unwrap();
         let (from, to) = (testdata("edits"), root.to_str().unwrap());
         let script = r#"
             cp -R "$1/project" "$2/clean" && cp -R "$1/settings" "$2/clean-settings" && cp -R "$1/base" "$2/base"
             mkdir "$2/icons.tmp" && cd "$2/icons.tmp" && echo a > a.png && echo b > b.png
             tar --owner=0 --group=0 --mtime=@1500000000 -cf "$2/clean/assets/icons.tar" ./a.png ./b.png
+            echo "world=$3" >> "$2/clean-settings/app.conf"
             chmod -R u=rwX,go=rX "$2"
         "#;
-        tool("sh", &["-euc", script, "sh", from.to_str().unwrap(), to]);
-        Project { root }
+        tool("sh", &["-euc", script, "sh", from.to_str().unwrap(), to, world]);
+        Project { root, world: world.to_owned() }
     }
 
     /// The project as it was before any edit, in the same place.
@@ -152,7 +160,9 @@ impl Project<'_> {
 
     /// The flags of each build of it.
     fn flags(&self) -> Vec<String> {
-        vec!["--build-context".into(), format!("settings={}", self.root.join("settings").display())]
+        let settings = format!("settings={}", self.root.join("settings").display());
+        let world = format!("WORLD={}", self.world);
+        ["--build-context", &settings, "--build-arg", &world].map(str::to_owned).to_vec()
     }
 }
 
@@ -183,11 +193,13 @@ fn label(name: &str) -> Option<(String, usize, String)> {
     let mut words = text.split_whitespace().filter(|word| !word.starts_with("--"));
     let instruction = words.next()?.to_uppercase();
     let count = match instruction.as_str() {
-        "FROM" => return None,
+        // What a base is, and how layers are put on each other, costs nothing.
+        "FROM" | "LINK" => return None,
         "RUN" => 2,
         _ => 1,
     };
-    let words: Vec<_> = words.take(count).collect();
+    // BuildKit also shows how a here-document begins.
+    let words: Vec<_> = words.take_while(|word| !word.starts_with('(')).take(count).collect();
     Some((stage.to_owned(), number, format!("{stage} {instruction} {}", words.join(" ")).trim().to_owned()))
 }
 
@@ -255,7 +267,7 @@ impl Side {
 fn rebuilds(part: usize, parts: usize) {
     let (head, mut edits) = table();
     let directory = tempfile::tempdir().unwrap();
-    let project = Project::create(directory.path());
+    let project = Project::create(directory.path(), "0");
     let (ours, fresh) = (Side::new(&project), Side::new(&project));
     let flags = project.flags();
     project.reset();
@@ -302,7 +314,8 @@ fn rebuilds_run_no_more_than_with_buildkit() {
     let docker = Docker { command: docker.to_str().unwrap().to_owned() };
     let (head, mut edits) = table();
     let directory = tempfile::tempdir().unwrap();
-    let project = Project::create(directory.path());
+    let world = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    let project = Project::create(directory.path(), &world.to_string());
     project.reset();
     let base = directory.path().join("base");
     for release in ["1", "2"] {
@@ -310,21 +323,21 @@ fn rebuilds_run_no_more_than_with_buildkit() {
         docker.build(&base, &["--load", "-t", &name, "--build-arg", &release].map(str::to_owned));
     }
     docker.run(&["tag", "edits-base:1", "edits-base:same"]);
-    let world = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
-    let output = ["--output", "type=cacheonly", "--build-arg", &format!("WORLD={world}")].map(str::to_owned);
+    let output = ["--output", "type=cacheonly"].map(str::to_owned);
     let flags = [&project.flags()[..], &output].concat();
     let context = directory.path().join("project");
     docker.build(&context, &flags);
     docker.build(&context, &[&flags[..], &["--target".into(), "test".into()]].concat());
-    let mut wrong = Vec::new();
+    let (mut wrong, mut more) = (Vec::new(), Vec::new());
     for edit in &mut edits {
         project.reset();
         assert_eq!(listed(&docker.build(&context, &flags)), "-", "clean, before {:?}", edit.title);
         let context = project.apply(edit);
         let steps = docker.build(&context, &[&flags[..], &edit.flags].concat());
-        let more: Vec<_> =
-            edit.rbuild.split(", ").filter(|step| *step != "-" && !steps.iter().any(|ran| ran == step)).collect();
-        assert!(more.is_empty(), "{}: rbuild runs also {more:?}", edit.title);
+        let ours: Vec<_> = edit.rbuild.split(", ").filter(|step| *step != "-").collect();
+        if !edit.is_stale_elsewhere && ours.iter().any(|step| !steps.iter().any(|ran| ran == step)) {
+            more.push(format!("{}: {ours:?} {steps:?}", edit.title));
+        }
         let steps = listed(&steps);
         if steps != edit.buildkit {
             wrong.push(format!("{}: expected {}, found {steps}", edit.title, edit.buildkit));
@@ -332,9 +345,11 @@ fn rebuilds_run_no_more_than_with_buildkit() {
         }
     }
     if wants_update() {
-        return write_table(&head, &edits);
+        write_table(&head, &edits);
+    } else {
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(more.is_empty(), "rbuild runs more:\n{}", more.join("\n"));
 }
 
 /// The docker CLI with an engine behind it.

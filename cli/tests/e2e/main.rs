@@ -28,6 +28,7 @@ mod remote_cache;
 mod reproducible;
 mod rootless;
 mod run;
+mod scheduling;
 mod secrets;
 mod servers;
 mod signals;
