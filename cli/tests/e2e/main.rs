@@ -12,6 +12,7 @@ mod contexts;
 mod debug;
 mod edits;
 mod errors;
+mod explain;
 mod fmt;
 mod harness;
 mod images;

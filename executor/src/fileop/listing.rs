@@ -179,3 +179,102 @@ fn entries<'a>(blocks: &[&'a [u8]]) -> Option<BTreeMap<&'a [u8], Entry<'a>>> {
     }
     Some(entries)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{SourceTree, listed_digest};
+    use super::*;
+    use solver::op::Selection;
+    use std::fs;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::Path;
+
+    fn list(directory: &Path, paths: &[&str]) -> Vec<u8> {
+        let root = fs::File::open(directory).unwrap();
+        let tree = SourceTree { root: root.as_fd(), ignore: None, ignore_name: "", cancelled: None };
+        let listings = paths.iter().map(|path| {
+            let listing = Listing::default();
+            let selection = Selection { wildcard: path.contains('*'), ..Selection::tree(path) };
+            listed_digest(&tree, &selection, true, &listing).unwrap();
+            listing
+        });
+        Listing::all(listings.collect()).pack().unwrap()
+    }
+
+    fn told(changes: &FileChanges) -> Vec<String> {
+        changes.files.iter().map(|file| format!("{:?} {}", file.change, file.path)).collect()
+    }
+
+    #[test]
+    fn what_became_of_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::create_dir_all(path("d/deep")).unwrap();
+        for name in ["a", "b", "c", "d/e", "d/deep/f"] {
+            fs::write(path(name), name).unwrap();
+        }
+        symlink("a", path("link")).unwrap();
+        let all = || list(directory.path(), &["/"]);
+        let before = all();
+        assert_eq!(changes(&before, &all()), Some(FileChanges::default()));
+        fs::write(path("a"), "new").unwrap();
+        fs::remove_file(path("b")).unwrap();
+        fs::set_permissions(path("c"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::remove_file(path("link")).unwrap();
+        symlink("b", path("link")).unwrap();
+        fs::remove_dir_all(path("d/deep")).unwrap();
+        fs::create_dir_all(path("n/empty")).unwrap();
+        fs::write(path("n/x\n"), "").unwrap();
+        let found = changes(&before, &all()).unwrap();
+        let expected = [
+            "Changed /a",
+            "Removed /b",
+            "Mode /c",
+            "Removed /d/deep/f",
+            "Changed /link",
+            "Added /n/empty",
+            "Added /n/x\\n",
+        ];
+        assert_eq!(told(&found), expected);
+        assert_eq!(found.total, expected.len());
+        // Several selections, of files and of directories.
+        let some = || list(directory.path(), &["/a", "/c*", "/d"]);
+        let before = some();
+        for name in ["a", "c", "d/e", "link"] {
+            fs::write(path(name), "newer").unwrap();
+        }
+        assert_eq!(told(&changes(&before, &some()).unwrap()), ["Changed /a", "Changed /c", "Changed /d/e"]);
+    }
+
+    #[test]
+    fn long_lists_are_cut_and_too_long_ones_not_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let before = list(directory.path(), &["/"]);
+        (0..25).for_each(|index| fs::write(directory.path().join(index.to_string()), "").unwrap());
+        let found = changes(&before, &list(directory.path(), &["/"])).unwrap();
+        assert_eq!((found.total, found.files.len()), (25, MOST_TOLD));
+        let record = || Record { name: vec![b'x'; 255], kind: b'f', mode: 0, owner: (0, 0), content: Content::None };
+        let records: Vec<_> = (0..1000).map(|_| record()).collect();
+        let listing = Listing::default();
+        (0..100).for_each(|_| listing.directory(b"d", &records));
+        assert!(listing.0.lock().unwrap().len() <= MOST_BYTES + 1);
+        assert_eq!(listing.pack(), None);
+    }
+
+    #[test]
+    fn damage_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("file"), "").unwrap();
+        let good = list(directory.path(), &["/"]);
+        let packed = |bytes: &[u8]| [MAGIC.as_slice(), &zstd::bulk::compress(bytes, LEVEL).unwrap()].concat();
+        let plain = unpack(&good).unwrap();
+        let empty = packed(b"");
+        for cut in 1..plain.len() {
+            assert_eq!(changes(&empty, &packed(&plain[..cut])), None, "{cut}");
+        }
+        for bad in [&b""[..], b"other", &good[..20], &packed(&[0xff; 100])] {
+            assert_eq!(changes(bad, &good), None);
+        }
+    }
+}

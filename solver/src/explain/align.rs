@@ -38,6 +38,12 @@ impl Alignment {
                 }
             }
         }
+        // Equal steps of several stages are one, and it stands where the first of them does; here it may be another's.
+        let by_key: HashMap<&str, usize> =
+            old.vertices.iter().enumerate().filter_map(|(at, vertex)| Some((vertex.key.as_deref()?, at))).collect();
+        for (vertex, counterpart) in trace.vertices.iter().zip(&mut counterparts) {
+            *counterpart = counterpart.or_else(|| by_key.get(vertex.key.as_deref()?).copied());
+        }
         Alignment(counterparts)
     }
 

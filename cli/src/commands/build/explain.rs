@@ -143,7 +143,7 @@ impl<'a> Document<'a> {
                 count => format!(", {count} not reached"),
             };
             writeln!(out, "why {} ran ({cached}{not_reached}):", steps_count(self.ran))?;
-            return self.steps.iter().try_for_each(|step| step.write(out));
+            return write_steps(out, &self.steps);
         }
         match (self.cached, self.not_reached) {
             (0, 0) => writeln!(out, "no step ran: there is none")?,
@@ -153,8 +153,21 @@ impl<'a> Document<'a> {
         let Some(last) = &self.last else { return Ok(()) };
         let ago = (OffsetDateTime::now_utc() - last.started).max(time::Duration::ZERO);
         writeln!(out, "why {} ran in the last build, {} ago:", steps_count(last.steps.len()), rough(ago))?;
-        last.steps.iter().try_for_each(|step| step.write(out))
+        write_steps(out, &last.steps)
     }
+}
+
+fn write_steps(out: &mut impl Write, steps: &[Step<'_>]) -> io::Result<()> {
+    // What holds for all of them need not be said of each.
+    if let [first, others @ ..] = steps
+        && let [reason @ (Reason::FirstBuild | Reason::Forced { .. })] = first.reasons
+        && !others.is_empty()
+        && others.iter().all(|step| (step.reasons, step.state) == (first.reasons, State::Ran))
+    {
+        writeln!(out, "  all of them")?;
+        return write_reason(out, reason);
+    }
+    steps.iter().try_for_each(|step| step.write(out))
 }
 
 fn steps(build: &BuildRecord) -> Vec<Step<'_>> {
