@@ -39,6 +39,12 @@ pub enum Command {
     Outline(outline::OutlineArgs),
     /// List the stages of a Dockerfile
     Targets(targets::TargetsArgs),
+    /// Write down which versions of its base images, URLs and repositories a Dockerfile is built with
+    ///
+    /// The file is rbuild.lock beside the Dockerfile, or NAME.lock beside one of another name. Builds take what it says, whatever tags and
+    /// branches stand for by then. What the Dockerfile names and the file lacks is added, what it does not name any more is removed;
+    /// with --target, --build-arg or --build-context nothing is removed.
+    Lock(Box<lock::LockArgs>),
     /// Lay out Dockerfiles, without changing what they mean
     Fmt(fmt::FmtArgs),
     /// Serve editors: a language server on standard input and output
@@ -94,7 +100,8 @@ pub enum Command {
     Version(version::VersionArgs),
 }
 
-const COMMANDS: [&str; 32] = [
+const COMMANDS: [&str; 33] = [
+    "lock",
     "debug",
     "fmt",
     "lsp",

@@ -11,6 +11,7 @@ mod error;
 mod file;
 mod interrupt;
 mod limits;
+mod lockfile;
 mod output;
 mod progress;
 mod proxy;

@@ -21,7 +21,7 @@ pub async fn check<R: ImageResolver>(source: &str, options: &LowerOptions, resol
     let (dockerfile, mut errors) = parser::parse_partly(source);
     let Some(dockerfile) = dockerfile else { return Report { errors, ..Report::default() } };
     let options = LowerOptions { purpose: Purpose::Check, ..options.clone() };
-    let Lowered { plan, warnings, warnings_are_errors, unresolved } = lower(&dockerfile, &options, resolver).await;
+    let Lowered { plan, warnings, warnings_are_errors, unresolved, .. } = lower(&dockerfile, &options, resolver).await;
     errors.extend(plan.err().unwrap_or_default());
     Report { warnings, errors, warnings_are_errors, unresolved }
 }

@@ -19,6 +19,7 @@ pub mod event;
 pub mod explain;
 pub mod graph;
 pub mod key;
+pub mod lock;
 pub mod lower;
 pub mod op;
 pub mod outline;

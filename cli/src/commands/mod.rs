@@ -13,6 +13,7 @@ pub mod import;
 pub mod inspect;
 pub mod kill;
 pub mod load;
+pub mod lock;
 pub mod logs;
 pub mod lsp;
 pub mod outline;
@@ -75,6 +76,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Supervise(args) => supervise::run(&args, root),
         Command::Import(args) => import::run(&args, &app()?),
         Command::Load(args) => load::run(&args, &app()?),
+        Command::Lock(args) => lock::run(&args, &app()?),
         Command::Save(args) => save::run(&args, &app()?),
         Command::Version(args) => version::run(&args),
     }

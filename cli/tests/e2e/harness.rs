@@ -1,6 +1,7 @@
 //! A store, a base image, and ways to run things.
 
 use serde_json::Value;
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -228,17 +229,30 @@ impl Harness {
 pub struct Registry {
     process: Child,
     pub host: String,
-    _directory: TempDir,
+    directory: TempDir,
+    /// How much of the log was told.
+    told: Cell<usize>,
 }
 
 impl Registry {
+    /// `GET /v2/…` for each request since the last call.
+    pub fn requests(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap();
+        let new = log[self.told.replace(log.len())..].lines();
+        let request = |line: &str| {
+            let (method, rest) = line.split('"').nth(1)?.split_once(' ')?;
+            Some(format!("{method} {}", rest.split(' ').next()?))
+        };
+        new.filter_map(request).collect()
+    }
+
     pub fn start() -> Registry {
         let directory = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let host = format!("127.0.0.1:{port}");
         let root = directory.path().join("data");
         let config = format!(
-            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{host}\"}}\n",
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{host}\"}}\n",
             root.display()
         );
         let file = directory.path().join("config.yml");
@@ -247,11 +261,11 @@ impl Registry {
             .arg("serve")
             .arg(&file)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(std::fs::File::create(directory.path().join("log")).unwrap())
             .stderr(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("docker-registry cannot be run ({error}): apt-get install docker-registry"));
-        let registry = Registry { process, host, _directory: directory };
+        let registry = Registry { process, host, directory, told: Cell::new(0) };
         for _ in 0..200 {
             if registry.get("/v2/").is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
                 return registry;

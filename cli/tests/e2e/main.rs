@@ -18,6 +18,7 @@ mod harness;
 mod images;
 mod interplay;
 mod limits;
+mod lock;
 mod lsp;
 mod network;
 mod platforms;

@@ -11,7 +11,9 @@ use oci::registry::Client;
 use oci::{Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, MediaType, Platform, Reference};
 use solver::event::EventSink;
 use solver::lower::{ImageResolver, ResolvedImage};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::OnceCell;
 
 const MAX_DOCUMENT: u64 = 4 << 20;
 const MEMO: &str = "image";
@@ -23,17 +25,28 @@ pub struct Images {
     client: Client,
     /// Ask the registry, whatever the store knows.
     pull: bool,
+    /// What names stand for, as the registry answered: all platforms of a build see the same index, and it is asked once.
+    answers: Arc<Mutex<HashMap<Reference, Answer>>>,
 }
+
+/// What a name stands for; the document is in the store.
+type Answer = Arc<OnceCell<(MediaType, Digest)>>;
 
 impl Images {
     pub fn new(store: Store, client: Client, pull: bool) -> Self {
-        Images { store, client, pull }
+        Images { store, client, pull, answers: Arc::default() }
     }
 
     /// What `reference` stands for: an image of the store, one that an earlier build resolved, or the registry's.
     async fn find(&self, reference: &Reference, platform: &Platform) -> Result<ResolvedImage> {
         let memo = format!("{reference} {platform}");
         let (mut is_here, mut other_platform) = (false, None);
+        if let Some(digest) = reference.digest() {
+            other_platform = self.pinned(reference, digest, platform)?;
+            if let Some(image) = other_platform.take_if(|image| platform.matches(&image.config.platform())) {
+                return Ok(image);
+            }
+        }
         if !self.pull {
             if let Ok(found) = self.store.find(&reference.to_string(), Some(&reference.to_string())) {
                 is_here = true;
@@ -63,6 +76,20 @@ impl Images {
         Ok(image)
     }
 
+    /// An image that is named by its digest, whose documents are in the store: no registry can say otherwise, `--pull` or not.
+    fn pinned(&self, reference: &Reference, digest: Digest, platform: &Platform) -> Result<Option<ResolvedImage>> {
+        if !self.store.has_blob(&digest) {
+            return Ok(None);
+        }
+        let bytes = self.store.read_blob(&digest, MAX_DOCUMENT)?;
+        let document: Document = parse(reference, &bytes)?;
+        let media_type = if document.manifests.is_some() { MediaType::ImageIndex } else { MediaType::ImageManifest };
+        let found =
+            self.stored(&Descriptor::new(media_type, bytes.len() as u64, digest.to_spec()), reference, platform);
+        // Its config may be missing: then the registry has it.
+        Ok(found.ok().flatten())
+    }
+
     /// An image of the store; `None` if the store has it for other platforms only.
     pub fn stored(
         &self,
@@ -90,12 +117,20 @@ impl Images {
 
     /// Asks the registry, and keeps manifest and config.
     async fn fetch(&self, reference: &Reference, platform: &Platform) -> Result<ResolvedImage> {
-        let (media_type, digest, bytes) = self.client.manifest(reference).await?;
-        self.keep_document(reference, &bytes)?;
+        let answer = {
+            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            answers.entry(reference.clone()).or_default().clone()
+        };
+        let ask = async || -> Result<(MediaType, Digest)> {
+            let (media_type, digest, bytes) = self.client.manifest(reference).await?;
+            self.keep_document(reference, &bytes)?;
+            Ok((media_type, digest))
+        };
+        let (media_type, digest) = answer.get_or_try_init(ask).await?.clone();
         let manifest = match is_index(&media_type) {
             false => digest,
             true => {
-                let index = parse_index(reference, &bytes)?;
+                let index = parse_index(reference, &self.store.read_blob(&digest, MAX_DOCUMENT)?)?;
                 let selected = oci::platform::select(index.manifests(), platform).ok_or_else(|| Error::NoPlatform {
                     reference: reference.to_string(),
                     platform: platform.to_string(),
@@ -303,6 +338,12 @@ impl ImageResolver for Images {
     async fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<ResolvedImage> {
         self.find(reference, platform).await
     }
+}
+
+/// Enough of a document to tell an index from a manifest.
+#[derive(serde::Deserialize)]
+struct Document {
+    manifests: Option<serde::de::IgnoredAny>,
 }
 
 fn parse_index(reference: &Reference, bytes: &[u8]) -> Result<ImageIndex> {

@@ -155,6 +155,21 @@ pub fn read_dockerfile_in(root: BorrowedFd<'_>, name: &str) -> Result<Vec<u8>, E
     Err(missing(Errno::NOENT))
 }
 
+/// A small file beside another one, such as a lock file, if it is there. A link may not lead out of the directory.
+pub fn read_beside(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let path = if path.parent().is_some_and(|parent| parent.as_os_str().is_empty()) {
+        &Path::new(".").join(path)
+    } else {
+        path
+    };
+    read_file(path, false)
+}
+
+/// The same in a context that is no directory of the client.
+pub fn read_optional_in(root: BorrowedFd<'_>, name: &str) -> Result<Option<Vec<u8>>, Error> {
+    read_text(root, name.as_bytes())
+}
+
 /// What the user named is opened as any program would, pipes too. In a context, which may come from anywhere, a link must not lead out and a fifo
 /// is not waited for.
 fn read_file(path: &Path, named: bool) -> Result<Option<Vec<u8>>, Error> {

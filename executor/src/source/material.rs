@@ -1,5 +1,7 @@
 //! What a build took from elsewhere, and which version of it: for whoever asks what an image was made of.
 
+use parser::source::redacted;
+use solver::op::{Git, Source};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,4 +28,18 @@ impl Materials {
     pub fn list(&self) -> Vec<Material> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
+}
+
+/// How a URL or a repository is named, without credentials; `None` for other sources.
+pub fn uri(source: &Source) -> Option<String> {
+    match source {
+        Source::Http { url, .. } => Some(redacted(url)),
+        Source::Git(git) => Some(git_uri(git)),
+        _ => None,
+    }
+}
+
+pub(super) fn git_uri(git: &Git) -> String {
+    let remote = redacted(&git.remote);
+    if git.reference.is_empty() { remote } else { format!("{remote}#{}", git.reference) }
 }

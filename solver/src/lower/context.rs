@@ -3,6 +3,7 @@
 use super::stages::{Image, Origin};
 use super::{Lowering, ResolvedImage, Result, problem};
 use crate::graph::VertexId;
+use crate::lock::Lockable;
 use crate::op::{self, File, FileAction, Op, Selection, Source};
 use oci::{Platform, Reference};
 use parser::ErrorRule;
@@ -158,7 +159,8 @@ impl Lowering<'_> {
 
     pub(super) fn http_source(&mut self, url: &str, filename: &str, checksum: Option<String>, span: Span) -> VertexId {
         let name = parser::source::redacted(url);
-        let source = Source::Http { url: url.to_owned(), filename: filename.to_owned(), checksum };
+        self.note(Lockable::url(url, checksum.as_deref()));
+        let source = self.held_http(url, filename, checksum);
         self.graph.add(Op::Source(source), &[], name, Some(span))
     }
 
@@ -167,8 +169,24 @@ impl Lowering<'_> {
         if !git.reference.is_empty() {
             name = format!("{name}#{}", git.reference);
         }
-        let source = Source::Git(git_op(git, keep_git_dir));
+        self.note(Lockable::repository(&git_op(git, keep_git_dir)));
+        let source = self.held_git(git, keep_git_dir);
         self.graph.add(Op::Source(source), &[], name, Some(span))
+    }
+
+    /// With the checksum that the lock holds the URL to, if it has none.
+    pub(super) fn held_http(&self, url: &str, filename: &str, checksum: Option<String>) -> Source {
+        let held = || self.options.lock.as_ref()?.held_url(url);
+        Source::Http { url: url.to_owned(), filename: filename.to_owned(), checksum: checksum.or_else(held) }
+    }
+
+    /// At the commit that the lock holds the reference to.
+    pub(super) fn held_git(&self, git: &GitReference, keep_git_dir: Option<bool>) -> Source {
+        let mut op = git_op(git, keep_git_dir);
+        if let Some(commit) = self.options.lock.as_ref().and_then(|lock| lock.held_repository(&op)) {
+            op.reference = commit;
+        }
+        Source::Git(op)
     }
 }
 

@@ -1,7 +1,6 @@
 //! `SOURCE_DATE_EPOCH` (D13.15): seconds since 1970, or the name of a source whose time is meant: `context`, a named context, or a stage that is
 //! nothing but one ADD of a URL or a repository.
 
-use super::context::git_op;
 use super::environment::Environment;
 use super::{ImageResolver, LowerOptions, Lowering, NamedContext, Purpose, Result, expand, problem};
 use crate::op::Source;
@@ -73,8 +72,8 @@ impl Lowering<'_> {
         }
         if let Some((_, context)) = self.options.contexts.find(text, &self.platform) {
             return Ok(match context {
-                NamedContext::Git(git) => Named::Source(Source::Git(git_op(git, git.keep_git_dir)), Span::default()),
-                NamedContext::Url(url) => Named::Source(http(url, "context", None), Span::default()),
+                NamedContext::Git(git) => Named::Source(self.held_git(git, git.keep_git_dir), Span::default()),
+                NamedContext::Url(url) => Named::Source(self.held_http(url, "context", None), Span::default()),
                 _ => Named::Undated,
             });
         }
@@ -133,18 +132,14 @@ impl Lowering<'_> {
         let checksum = add.checksum.as_ref().map(|word| expand(&self.expander, word, environment)).transpose()?;
         let checksum = checksum.map(|expansion| expansion.text).filter(|checksum| !checksum.is_empty());
         Ok(match SourceKind::of(&text) {
-            SourceKind::Http => Some(http(&text, &parser::source::url_file_name(&text), checksum)),
+            SourceKind::Http => Some(self.held_http(&text, &parser::source::url_file_name(&text), checksum)),
             SourceKind::Git => {
                 let mut git = GitReference::parse(&text)
                     .map_err(|error| problem(ErrorRule::InvalidSource, error.to_string(), word.span))?;
                 git.checksum = checksum.or(git.checksum);
-                Some(Source::Git(git_op(&git, add.keep_git_dir.or(git.keep_git_dir))))
+                Some(self.held_git(&git, add.keep_git_dir.or(git.keep_git_dir)))
             }
             SourceKind::Local => None,
         })
     }
-}
-
-fn http(url: &str, filename: &str, checksum: Option<String>) -> Source {
-    Source::Http { url: url.to_owned(), filename: filename.to_owned(), checksum }
 }

@@ -30,6 +30,7 @@ mod transfer;
 
 use crate::entitlements::Entitlements;
 use crate::graph::{Graph, VertexId};
+use crate::lock::{Key, Lock, Lockable};
 use crate::op::{Network, Op, Source};
 use crate::outline::{Outline, Parameters};
 pub use context::{NamedContext, NamedContexts, git_op};
@@ -47,6 +48,7 @@ use stage::{Place, StageState};
 use stages::Stages;
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
+use std::sync::Arc;
 
 pub type Result<T> = std::result::Result<T, Box<Diagnostic>>;
 
@@ -60,6 +62,15 @@ pub enum Purpose {
     Check,
     /// Finding out what the target can be given; tolerant as a check is.
     Outline,
+    /// Finding out what the stages name that can be locked: without a target all of them. Nothing will run.
+    Lock,
+}
+
+impl Purpose {
+    /// Whether it is an error if nothing can be known of a base image.
+    fn needs_images(self) -> bool {
+        matches!(self, Purpose::Build | Purpose::Lock)
+    }
 }
 
 /// What of a build's options decides the graph.
@@ -88,6 +99,8 @@ pub struct LowerOptions {
     pub context_has_owners: bool,
     /// `--build-context`.
     pub contexts: NamedContexts,
+    /// What references are held to.
+    pub lock: Option<Arc<Lock>>,
     /// Where the build context comes from, if it has a time of its own: what `SOURCE_DATE_EPOCH=context` means.
     pub main_source: Option<Source>,
 }
@@ -151,6 +164,8 @@ pub struct Lowered {
     pub warnings: Vec<Diagnostic>,
     /// `error=true`: a build with warnings fails before anything runs (D21.2).
     pub warnings_are_errors: bool,
+    /// What was taken that a lock can hold, whether it does or not.
+    pub lockable: BTreeMap<Key, Lockable>,
     /// With [`Purpose::Check`]: base images that nobody could be asked about, and why.
     pub unresolved: Vec<(String, String)>,
 }
@@ -159,7 +174,13 @@ pub struct Lowered {
 pub async fn lower<R: ImageResolver>(dockerfile: &Dockerfile, options: &LowerOptions, resolver: &R) -> Lowered {
     let failed = |error: Box<Diagnostic>| {
         let plan = Err(vec![*error]);
-        Lowered { plan, warnings: Vec::new(), warnings_are_errors: false, unresolved: Vec::new() }
+        Lowered {
+            plan,
+            warnings: Vec::new(),
+            warnings_are_errors: false,
+            lockable: BTreeMap::new(),
+            unresolved: Vec::new(),
+        }
     };
     let dated = match epoch::resolved(dockerfile, options, resolver).await {
         Ok(dated) => dated,
@@ -181,6 +202,7 @@ pub async fn lower<R: ImageResolver>(dockerfile: &Dockerfile, options: &LowerOpt
         plan,
         warnings_are_errors: lowering.lints.are_errors(),
         warnings: lowering.lints.into_findings(),
+        lockable: lowering.lockable,
         unresolved: lowering.unresolved,
     }
 }
@@ -228,6 +250,7 @@ struct Lowering<'a> {
     graph: Graph,
     /// `None`: nothing is known of the image.
     images: HashMap<(Reference, Platform), Option<ResolvedImage>>,
+    lockable: BTreeMap<Key, Lockable>,
     unresolved: Vec<(String, String)>,
     lints: Lints,
     /// What each stage takes, by its position.
@@ -253,6 +276,7 @@ impl<'a> Lowering<'a> {
             epoch: None,
             graph: Graph::default(),
             images: HashMap::new(),
+            lockable: BTreeMap::new(),
             unresolved: Vec::new(),
             lints,
             parameters: Vec::new(),
@@ -290,21 +314,27 @@ impl<'a> Lowering<'a> {
             if wanted.is_empty() {
                 return Ok(());
             }
-            let resolved = futures_util::future::join_all(
-                wanted.iter().map(|image| resolver.resolve(&image.reference, &image.platform)),
-            )
-            .await;
+            let held: Vec<Reference> = wanted.iter().map(|image| self.held_image(&image.reference)).collect();
+            let resolved = wanted.iter().zip(&held).map(|(image, held)| resolver.resolve(held, &image.platform));
+            let resolved = futures_util::future::join_all(resolved).await;
             let mut failures = Vec::new();
-            for (image, resolved) in wanted.into_iter().zip(resolved) {
+            for ((image, held), resolved) in wanted.into_iter().zip(held).zip(resolved) {
                 match resolved {
                     Ok(resolved) => {
                         stages.add_triggers(&image, &resolved.config.config.on_build)?;
                         self.images.insert(image.key(), Some(resolved));
                     }
-                    Err(error) if self.options.purpose == Purpose::Build || resolver.is_definite(&error) => {
-                        let (name, reference) = (image.reference.familiar(), &image.reference);
-                        let message = format!("{name}: failed to resolve source metadata for {reference}: {error}");
-                        let error = problem(ErrorRule::UnresolvedImage, message, image.span).with_focus(image.focus);
+                    Err(error) if self.options.purpose.needs_images() || resolver.is_definite(&error) => {
+                        let name = image.reference.familiar();
+                        let message = format!("{name}: failed to resolve source metadata for {held}: {error}");
+                        let mut error =
+                            problem(ErrorRule::UnresolvedImage, message, image.span).with_focus(image.focus);
+                        if held != image.reference {
+                            error.notes.push(
+                                "the digest is that of the lock file: `rbuild lock --update` looks the name up again"
+                                    .into(),
+                            );
+                        }
                         failures.push(*stages.suggest_base(Box::new(error), &image.reference));
                         self.images.insert(image.key(), None);
                     }
@@ -318,11 +348,24 @@ impl<'a> Lowering<'a> {
             self.errors.extend(failures);
             // Without the images' environments, more would be found wrong than is.
             if failed > 0
-                && self.options.purpose == Purpose::Build
+                && self.options.purpose.needs_images()
                 && let Some(last) = self.errors.pop()
             {
                 return Err(Box::new(last));
             }
+        }
+    }
+
+    /// The reference, at the digest that the lock holds it to.
+    fn held_image(&mut self, reference: &Reference) -> Reference {
+        self.note(Lockable::image(reference));
+        let held = self.options.lock.as_ref().and_then(|lock| lock.held_image(reference));
+        held.unwrap_or_else(|| reference.clone())
+    }
+
+    fn note(&mut self, lockable: Option<Lockable>) {
+        if let Some(lockable) = lockable {
+            self.lockable.insert(lockable.key(), lockable);
         }
     }
 

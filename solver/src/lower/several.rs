@@ -3,9 +3,11 @@
 
 use super::{ImageResolver, LowerOptions, Lowered, Plan, lower};
 use crate::graph::{Graph, VertexId};
+use crate::lock::{Key, Lockable};
 use oci::ImageConfig;
 use parser::ast::Dockerfile;
 use parser::diagnostic::Diagnostic;
+use std::collections::BTreeMap;
 
 /// What to run for all platforms.
 pub struct Plans {
@@ -29,6 +31,8 @@ pub struct LoweredAll {
     /// Each once, however many platforms it holds for.
     pub warnings: Vec<Diagnostic>,
     pub warnings_are_errors: bool,
+    /// Of all platforms.
+    pub lockable: BTreeMap<Key, Lockable>,
 }
 
 /// Lowers `dockerfile` once for each of `options`, which differ in the platform.
@@ -41,8 +45,9 @@ pub async fn lower_all<R: ImageResolver>(
     let lowered = futures_util::future::join_all(lowered).await;
     let mut plans = Ok(Plans { graph: Graph::default(), targets: Vec::with_capacity(options.len()) });
     let mut warnings: Vec<Diagnostic> = Vec::new();
-    let mut are_errors = false;
-    for Lowered { plan, warnings: found, warnings_are_errors, .. } in lowered {
+    let (mut are_errors, mut lockable) = (false, BTreeMap::new());
+    for Lowered { plan, warnings: found, warnings_are_errors, lockable: taken, .. } in lowered {
+        lockable.extend(taken);
         are_errors |= warnings_are_errors;
         for warning in found {
             if !warnings.contains(&warning) {
@@ -55,7 +60,7 @@ pub async fn lower_all<R: ImageResolver>(
             (Err(_), _) => {}
         }
     }
-    LoweredAll { plans, warnings, warnings_are_errors: are_errors }
+    LoweredAll { plans, warnings, warnings_are_errors: are_errors, lockable }
 }
 
 impl Plans {

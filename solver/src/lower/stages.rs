@@ -145,7 +145,7 @@ impl Stages {
         let mut this = Stages { needed: vec![false; stages.len()], stages, target, ignoring, contexts };
         this.reject_cycles()?;
         match (lowering.options.purpose, &lowering.options.target) {
-            (Purpose::Check, None) => this.needed.fill(true),
+            (Purpose::Check | Purpose::Lock, None) => this.needed.fill(true),
             _ => this.mark_needed(target),
         }
         Ok(this)

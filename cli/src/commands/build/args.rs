@@ -56,6 +56,10 @@ pub struct BuildArgs {
     #[arg(long)]
     pub pull: bool,
 
+    /// Fail if the lock file lacks something that the build takes: `rbuild lock` writes it
+    #[arg(long)]
+    pub locked: bool,
+
     /// The platforms to build for; several, also in a list, make an image index
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", env = "DOCKER_DEFAULT_PLATFORM")]
     pub platform: Vec<String>,

@@ -4,6 +4,7 @@ use super::request::Request;
 use crate::app::App;
 use crate::definition::Definition;
 use crate::error::{CliError, Result};
+use crate::lockfile;
 use executor::fileop::Recent;
 use executor::fileop::statcache::StatCache;
 use executor::source::git::Repositories;
@@ -17,6 +18,7 @@ use oci::{Platform, Reference};
 use parser::IgnoreFile;
 use parser::git::GitReference;
 use solver::event::{EventSink, Task, VertexDigest};
+use solver::lock::Lock;
 use solver::lower::{NamedContext, NamedContexts, git_op};
 use solver::op::Source;
 use std::collections::BTreeMap;
@@ -175,6 +177,8 @@ pub struct Loaded {
     pub context: Value,
     pub ignore: Option<IgnoreFile>,
     pub has_owners: bool,
+    /// What the lock file beside the Dockerfile says.
+    pub lock: Option<Arc<Lock>>,
 }
 
 /// Brings contexts.
@@ -274,7 +278,18 @@ impl Loader<'_> {
             .map_err(|error| CliError::build(error.to_string()))?;
         task.done();
         let ignore = source.ignore.clone();
-        Ok(Loaded { definition, vertex, ignore, context: self.local(source, directory)?, has_owners: false })
+        let lock = self.lock_beside(&definition.path)?;
+        let context = self.local(source, directory)?;
+        Ok(Loaded { definition, vertex, ignore, context, has_owners: false, lock })
+    }
+
+    /// Of a Dockerfile on this machine, unless that came by way of standard input or from a URL.
+    fn lock_beside(&self, dockerfile: &Path) -> Result<Option<Arc<Lock>>> {
+        let file = self.request.file.as_deref().unwrap_or(Path::new(""));
+        if file == Path::new("-") || is_url(&file.to_string_lossy()) {
+            return Ok(None);
+        }
+        Ok(lockfile::read(dockerfile)?.map(Arc::new))
     }
 
     fn local(&self, source: LocalSource, directory: &Path) -> Result<Value> {
@@ -341,7 +356,8 @@ impl Loader<'_> {
     /// A Dockerfile that came without a context, or is all there is in it.
     async fn only_dockerfile(&self, text: &[u8], context: Stack) -> Result<Loaded> {
         let (definition, vertex) = self.definition(|| Ok(Definition::new(PathBuf::from("Dockerfile"), text))).await?;
-        Ok(Loaded { definition, vertex, context: Value::Files(Arc::new(context)), ignore: None, has_owners: true })
+        let context = Value::Files(Arc::new(context));
+        Ok(Loaded { definition, vertex, context, ignore: None, has_owners: true, lock: None })
     }
 
     /// A context that lies in the store. `-f` is a path in it, unless that is absolute (D19.3).
@@ -357,12 +373,24 @@ impl Loader<'_> {
             }
         };
         let (definition, vertex) = self.definition(load).await?;
-        Ok(Loaded { definition, vertex, context: Value::Files(Arc::new(stack)), ignore: None, has_owners: true })
+        let lock = match &self.request.file {
+            // One of this machine.
+            Some(file) if file == Path::new("-") || file.is_absolute() || is_url(&file.to_string_lossy()) => {
+                self.lock_beside(&definition.path)?
+            }
+            _ => {
+                let (view, path) = (self.app.snapshots.view(&stack.ids())?, lockfile::path_beside(&definition.path));
+                let data = local::read_optional_in(view.as_fd(), &path.to_string_lossy())?;
+                data.map(|data| lockfile::parse(&data, &path)).transpose()?.map(Arc::new)
+            }
+        };
+        let context = Value::Files(Arc::new(stack));
+        Ok(Loaded { definition, vertex, context, ignore: None, has_owners: true, lock })
     }
 
     async fn definition(&self, load: impl FnOnce() -> Result<Definition>) -> Result<(Definition, VertexDigest)> {
         let shown = self.request.file.as_deref().unwrap_or(Path::new("Dockerfile")).to_string_lossy();
-        let is_url = shown.starts_with("http://") || shown.starts_with("https://");
+        let is_url = is_url(&shown);
         let named = parser::source::redacted(&shown);
         let task = self.events.start(format!("[internal] load build definition from {named}"));
         let vertex = task.digest().clone();
@@ -378,6 +406,10 @@ impl Loader<'_> {
         let definition = self.told(task, definition).await?;
         Ok((definition, vertex))
     }
+}
+
+fn is_url(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
 }
 
 /// At most so many bytes, and what is left.

@@ -1,6 +1,7 @@
 //! Hands a build's result to the outputs that were asked for.
 
 use super::args::BuildArgs;
+use super::metadata;
 use crate::app::{App, reference};
 use crate::error::{CliError, Result};
 use crate::file::{Writer, to_file};
@@ -16,7 +17,7 @@ use executor::value::Stack;
 use oci::codec::Compression;
 use oci::layer::Times;
 use oci::{Descriptor, Digest, Platform};
-use serde_json::json;
+use serde_json::Value;
 use solver::event::{EventSink, Stream};
 use solver::lower::Target;
 use std::io::{BufWriter, Write};
@@ -214,34 +215,15 @@ fn to_destination(
     }
 }
 
-/// What is left to say after a success (R5.11).
-pub fn report(args: &BuildArgs, built: Option<&Built>, cache: Option<&Descriptor>) -> Result<()> {
+/// What is left to say after a success (R5.11). `members` are for the metadata file.
+pub fn report(args: &BuildArgs, built: Option<&Built>, members: Vec<(String, Value)>) -> Result<()> {
     if let (Some(path), Some(image)) = (&args.iidfile, built) {
         to_file(path, |out| write!(out, "{}", image.id()).map_err(executor::Error::output))?;
     }
     if let Some(path) = &args.metadata_file {
-        let mut metadata = match built {
-            Some(image) => {
-                let names: Vec<String> =
-                    args.tags.iter().map(|tag| Ok(reference(tag)?.to_string())).collect::<Result<_>>()?;
-                let mut metadata = json!({
-                    "containerimage.descriptor": image.descriptor,
-                    "containerimage.digest": image.descriptor.digest(),
-                });
-                if let Some(config) = image.config {
-                    metadata["containerimage.config.digest"] = config.to_string().into();
-                }
-                if !names.is_empty() {
-                    metadata["image.name"] = names.join(",").into();
-                }
-                metadata
-            }
-            None => json!({}),
-        };
-        // R7.6.18.
-        if let Some(cache) = cache {
-            metadata["cache.manifest"] = json!(cache);
-        }
+        let names: Vec<String> = args.tags.iter().map(|tag| Ok(reference(tag)?.to_string())).collect::<Result<_>>()?;
+        let image = built.map(|built| metadata::image(built, &names)).unwrap_or_default();
+        let metadata: serde_json::Map<String, Value> = image.into_iter().chain(members).collect();
         let text = serde_json::to_string_pretty(&metadata)?;
         to_file(path, |out| writeln!(out, "{text}").map_err(executor::Error::output))?;
     }

@@ -5,11 +5,12 @@ mod cache;
 pub mod context;
 mod explain;
 mod export;
+mod metadata;
 mod record;
 mod request;
-mod secret;
+pub mod secret;
 mod shell;
-mod ssh;
+pub mod ssh;
 
 pub use args::BuildArgs;
 
@@ -17,6 +18,7 @@ use crate::app::{App, USER_AGENT};
 use crate::definition::Definition;
 use crate::error::{CliError, Result, is_full_disk};
 use crate::interrupt;
+use crate::lockfile;
 use crate::progress::Display;
 use context::{Loaded, Loader};
 use executor::index::StoreIndex;
@@ -24,18 +26,20 @@ use executor::remote::RemoteCaches;
 use executor::source::git::Repositories;
 use executor::source::http::Urls;
 use executor::source::image::Images;
+use executor::source::material;
 use executor::value::Value;
 use executor::worker::{LocalWorker, Sources};
 use export::{Built, Exporter, PlatformResult};
+use metadata::Taken;
 use oci::fetch::Downloader;
-use oci::{Descriptor, Platform, Reference};
+use oci::{Platform, Reference};
 use parser::lint::Rule;
 use parser::{Diagnostic, LineIndex};
 use record::Recorder;
 use request::Request;
 use shell::Debugging;
 use solver::check;
-use solver::event::{Event, EventSink, SourceFile, VertexDigest, WarningEvent};
+use solver::event::{Event, EventSink, SourceFile, Stream, VertexDigest, WarningEvent};
 use solver::lower::{self, ImageResolver, LowerOptions, Plans, ResolvedImage};
 use solver::op::Source;
 use solver::record::Outcome as Ending;
@@ -87,9 +91,9 @@ pub fn run(args: BuildArgs, app: &App, debug: bool) -> Result<ExitCode> {
             app.store.empty_trash();
             Ok(ExitCode::from(code?))
         }
-        Ok(Outcome::Built(built, cache)) => {
+        Ok(Outcome::Built { image, members }) => {
             conclude(runtime, display, Ending::Succeeded);
-            export::report(&args, built.as_deref(), cache.as_ref())?;
+            export::report(&args, image.as_deref(), members)?;
             Ok(ExitCode::SUCCESS)
         }
         Ok(Outcome::Cancelled(code)) => {
@@ -111,8 +115,12 @@ fn cancelled(code: u8) -> ExitCode {
 }
 
 enum Outcome {
-    /// The image, if an output made one, and what lists the remote cache that was written.
-    Built(Option<Box<Built>>, Option<Descriptor>),
+    Built {
+        /// If an output made one.
+        image: Option<Box<Built>>,
+        /// Of the metadata file.
+        members: Vec<(String, serde_json::Value)>,
+    },
     /// With this exit code.
     Cancelled(u8),
     /// The rest is the user's.
@@ -133,7 +141,7 @@ async fn build(
     let repositories = Repositories::new(app.snapshots.clone(), request.git_keys.clone(), secrets.clone());
     let remote = Arc::new(request.caches.start(args.no_cache, app, events));
     let loader = Loader { app, request, images, urls: &urls, repositories: &repositories, events };
-    let Loaded { definition, vertex, context, ignore, has_owners } = loader.main().await?;
+    let Loaded { definition, vertex, context, ignore, has_owners, lock } = loader.main().await?;
     let platforms = match request.platforms.is_empty() {
         true => vec![Platform::host()],
         false => request.platforms.clone(),
@@ -154,17 +162,29 @@ async fn build(
         ignore: ignore.clone(),
         context_has_owners: has_owners,
         contexts,
+        lock: lock.clone(),
         ..request.lower.clone()
     });
     let options: Vec<_> = options.collect();
     let lowered = lower::lower_all(&dockerfile, &options, &resolver).await;
     warn(&lowered.warnings, &definition, &vertex, events);
+    if let Some(warning) = lockfile::missing(lock.as_deref(), &lowered.lockable, args.locked)? {
+        let task = events.start("[internal] load lock file");
+        task.log(Stream::Stderr, format!("WARNING: {warning}\n"));
+        task.done();
+    }
     let plans = lowered.plans.map_err(|errors| definition.errors(&errors))?;
     if lowered.warnings_are_errors && !lowered.warnings.is_empty() {
         return Err(CliError::build(check::violation(&lowered.warnings)));
     }
     let Plans { graph, targets } = plans;
-    let sources = Sources { images: images.clone(), urls, repositories, contexts, remote: remote.clone() };
+    let sources = Sources {
+        images: images.clone(),
+        urls: urls.clone(),
+        repositories: repositories.clone(),
+        contexts,
+        remote: remote.clone(),
+    };
     let worker =
         Arc::new(LocalWorker::new(app.snapshots.clone(), app.launcher.clone(), sources, request.worker.clone()));
     let index = Arc::new(StoreIndex::new(app.store.clone(), remote.clone()));
@@ -216,7 +236,18 @@ async fn build(
         built = exporter.export(output).await?.or(built);
     }
     let cache = request.caches.export(&remote, &parts, app, events).await?;
-    Ok(Outcome::Built(built.map(Box::new), cache))
+    let mut members = Vec::new();
+    // R7.6.18.
+    members.extend(cache.map(|cache| ("cache.manifest".to_owned(), serde_json::json!(cache))));
+    if args.metadata_file.is_some() {
+        let taken = Taken {
+            images: resolver.resolved(),
+            materials: [urls.materials(), repositories.materials()].concat(),
+            context: request.context.source().as_ref().and_then(material::uri),
+        };
+        members.extend(taken.provenance(&graph, &parts, request.as_index));
+    }
+    Ok(Outcome::Built { image: built.map(Box::new), members })
 }
 
 /// What becomes of a build in which a step failed.
@@ -273,6 +304,14 @@ struct NotedResolver<'a> {
 }
 
 type Answer = Arc<OnceCell<ResolvedImage>>;
+
+impl NotedResolver<'_> {
+    /// What was asked, and answered.
+    fn resolved(&self) -> Vec<(Reference, ResolvedImage)> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().filter_map(|((reference, _), answer)| Some((reference.clone(), answer.get()?.clone()))).collect()
+    }
+}
 
 impl ImageResolver for NotedResolver<'_> {
     type Error = executor::Error;

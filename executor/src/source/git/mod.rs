@@ -14,7 +14,7 @@ mod tree;
 
 pub use login::GitKeys;
 
-use super::material::{Material, Materials};
+use super::material::{Material, Materials, git_uri};
 use super::progress::Progress;
 use crate::error::{Error, Result, blocking};
 use crate::secrets::Secrets;
@@ -177,12 +177,8 @@ impl Repositories {
 
 /// R12.12.
 fn material(git: &Git, resolved: &Resolved) -> Material {
-    let mut uri = redacted(&git.remote);
-    if !git.reference.is_empty() {
-        uri = format!("{uri}#{}", git.reference);
-    }
     let algorithm = if resolved.object.len() == 64 { "sha256" } else { "sha1" };
-    Material { uri, algorithm, digest: resolved.object.clone() }
+    Material { uri: git_uri(git), algorithm, digest: resolved.object.clone() }
 }
 
 /// A checkout depends on the commit and on little else; with `.git` in it, or with submodules at relative URLs, on where it came from too.
