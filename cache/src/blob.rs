@@ -7,7 +7,7 @@ use oci::Digest;
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 impl Store {
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
@@ -88,6 +88,16 @@ pub struct BlobWriter {
 }
 
 impl BlobWriter {
+    /// Where the bytes are for as long as this lives and is not committed.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Digest and size of what was written, which is all.
+    pub(crate) fn seal(&mut self) -> (Digest, u64) {
+        (Digest::from_hasher(std::mem::take(&mut self.hasher)), self.length)
+    }
+
     /// Puts the blob in its place. With `expected`, only if digest and size are those.
     pub fn commit(mut self, expected: Option<(Digest, u64)>) -> Result<(Digest, u64)> {
         let digest = Digest::from_hasher(std::mem::take(&mut self.hasher));

@@ -11,6 +11,7 @@ mod error;
 mod gha;
 mod local;
 mod manifest;
+pub mod mounts;
 mod object;
 mod registry;
 mod s3;

@@ -16,7 +16,7 @@ mod content;
 mod copy;
 mod diff;
 mod digest;
-mod dir;
+pub mod dir;
 mod header;
 mod metadata;
 mod resolve;
