@@ -45,6 +45,10 @@ pub enum Command {
     /// branches stand for by then. What the Dockerfile names and the file lacks is added, what it does not name any more is removed;
     /// with --target, --build-arg or --build-context nothing is removed.
     Lock(Box<lock::LockArgs>),
+    /// Draw the stages and steps of a Dockerfile, with what became of them in the last build
+    ///
+    /// Nothing is built. As text, for Graphviz (`rbuild graph --format dot | dot -Tpdf`), for Mermaid, which many sites show in Markdown, as SVG, or as JSON.
+    Graph(graph::GraphArgs),
     /// Lay out Dockerfiles, without changing what they mean
     Fmt(fmt::FmtArgs),
     /// Serve editors: a language server on standard input and output
@@ -100,9 +104,10 @@ pub enum Command {
     Version(version::VersionArgs),
 }
 
-const COMMANDS: [&str; 33] = [
+const COMMANDS: [&str; 34] = [
     "lock",
     "debug",
+    "graph",
     "fmt",
     "lsp",
     "build",

@@ -135,6 +135,11 @@ impl Graph {
         edges.into_iter().map(|(_, input)| input).collect()
     }
 
+    /// All vertices, inputs before their users.
+    pub fn all(&self) -> Vec<VertexId> {
+        self.vertices.node_indices().map(VertexId).collect()
+    }
+
     /// `targets` and all that they need, inputs before their users.
     pub fn needed(&self, targets: &[VertexId]) -> Vec<VertexId> {
         let mut needed = HashSet::new();

@@ -14,6 +14,7 @@
 //! What became of each vertex is a [`Trace`](trace::Trace), which is kept; [`explain`] compares it with earlier ones and says why steps ran.
 
 pub mod check;
+pub mod draw;
 pub mod entitlements;
 pub mod event;
 pub mod explain;

@@ -7,6 +7,7 @@ pub mod commit;
 pub mod du;
 pub mod exec;
 pub mod fmt;
+pub mod graph;
 pub mod history;
 pub mod images;
 pub mod import;
@@ -52,6 +53,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Check(args) => check::run(&args, root),
         Command::Outline(args) => outline::run(&args, root),
         Command::Targets(args) => targets::run(&args),
+        Command::Graph(args) => graph::run(&args, root),
         Command::Fmt(args) => fmt::run(&args),
         Command::Lsp(_) => lsp::run(),
         Command::Images(args) => images::run(&args, &app()?),

@@ -14,7 +14,7 @@ use clap::{Args, ValueEnum};
 use parser::{Diagnostic, Severity};
 use solver::check::{Report, violation};
 use solver::lower::LowerOptions;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Which Dockerfile, and what it is given.
@@ -64,14 +64,19 @@ pub enum Format {
 }
 
 impl DefinitionArgs {
-    /// The Dockerfile, what its context leaves out, and the options. A PATH that is a file is the Dockerfile itself.
-    pub fn load(&self, target: Option<String>) -> Result<(Definition, LowerOptions)> {
+    /// The context's directory, and the Dockerfile if it is named.
+    pub fn paths(&self) -> (PathBuf, Option<&Path>) {
         let is_file = self.file.is_none() && self.path.is_file();
         let (context, file) = match is_file {
             true => (self.path.parent().map(PathBuf::from).unwrap_or_default(), Some(self.path.as_path())),
             false => (self.path.clone(), self.file.as_deref()),
         };
-        let context = if context.as_os_str().is_empty() { PathBuf::from(".") } else { context };
+        (if context.as_os_str().is_empty() { PathBuf::from(".") } else { context }, file)
+    }
+
+    /// The Dockerfile, what its context leaves out, and the options. A PATH that is a file is the Dockerfile itself.
+    pub fn load(&self, target: Option<String>) -> Result<(Definition, LowerOptions)> {
+        let (context, file) = self.paths();
         if !context.is_dir() {
             let path = context.display();
             return Err(CliError::Usage(format!("path {path:?} not found: give a directory or a Dockerfile")));
