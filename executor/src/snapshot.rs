@@ -9,7 +9,7 @@ use crate::value::{ImageLayer, Layer, Stack};
 use cache::{Attempt, Kind, LayerId, LayerRecord, Store};
 use oci::DiffId;
 use oci::codec::{HashingReader, ReadAhead, decoder};
-use oci::layer::{ApplyOptions, Change, ChangeKind, Marks, Times};
+use oci::layer::{ApplyOptions, Change, ChangeKind, ContentTimes, Marks};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -40,6 +40,8 @@ const BEGINS: &str = cache::MEMOS_OF_LAYERS;
 const MADE_AS: &str = "made-as";
 /// When the step began that made a layer: its content id says nothing of file times since then.
 const BEGAN: &str = "layer-began";
+/// In place of that: no file times of the layer are content.
+const TIMELESS: i64 = -1;
 
 /// Digests of files of a layer. Those that are in it have no second name in the layer.
 pub struct LayerBook {
@@ -242,14 +244,15 @@ impl Snapshots {
             }
         });
         let ended = SystemTime::now();
-        let times = if times_count { Times::Outside(started, ended) } else { Times::None };
+        let times = if times_count { ContentTimes::Outside(started, ended) } else { ContentTimes::None };
         let content = oci::layer::content_id(changes, upper.as_fd(), times, &known)?;
         let earlier = if adopt { self.store.layer_with_content(below.content().0, content)? } else { None };
         let id = match earlier {
             Some(id) => id,
             None => {
                 let id = attempt.commit(None, &self.record(&below, content, ended, size, None))?;
-                self.store.put_memo(BEGAN, &id.to_string(), &nanoseconds(started).to_le_bytes())?;
+                let began = if times_count { nanoseconds(started) } else { TIMELESS };
+                self.store.put_memo(BEGAN, &id.to_string(), &began.to_le_bytes())?;
                 if let Some(book) = &book {
                     self.store.put_memo(BEGINS, &id.to_string(), &book.begins)?;
                 }
@@ -265,7 +268,7 @@ impl Snapshots {
         LayerBook::open(&self.store.layer_digests(layer), begins)
     }
 
-    /// When the step began that made a layer, in nanoseconds since 1970, if that is known.
+    /// When the step began that made a layer, in nanoseconds since 1970, if that is known; -1 if no times of the layer are content.
     pub fn began(&self, layer: &LayerId) -> Result<Option<i64>> {
         let began = self.store.memo(BEGAN, &layer.to_string())?;
         Ok(began.and_then(|began| began.try_into().ok()).map(i64::from_le_bytes))
@@ -289,14 +292,17 @@ impl Snapshots {
         let blob = result.blob.as_ref().ok_or_else(|| cached.unavailable(None))?;
         let unpacked = self.unpack_blob(&blob.digest, blob.diff_id, below)?;
         let created = UNIX_EPOCH + Duration::from_nanos(u64::try_from(result.created).unwrap_or(0));
-        if let Some(started) = result.started.and_then(|started| u64::try_from(started).ok())
+        let times = result.started.and_then(|started| match u64::try_from(started) {
+            Ok(started) => Some(ContentTimes::Outside(UNIX_EPOCH + Duration::from_nanos(started), created)),
+            Err(_) => (started == TIMELESS).then_some(ContentTimes::None),
+        });
+        if let Some(times) = times
             && self.privileges != Privileges::SingleId
         {
-            let started = UNIX_EPOCH + Duration::from_nanos(started);
             let upper = mount::open_directory(unpacked.attempt.upper())?;
             let lower = self.lower(below)?;
             let changes = oci::layer::diff(upper.as_fd(), lower.as_ref().map(AsFd::as_fd), self.marks(), &|_| false)?;
-            let found = oci::layer::content_id(changes, upper.as_fd(), Some((started, created)), &|_| None)?;
+            let found = oci::layer::content_id(changes, upper.as_fd(), times, &|_| None)?;
             if found != result.content {
                 return Err(cached.unavailable(Some("its files are not those that the cache says".into())).into());
             }

@@ -41,7 +41,7 @@ pub struct StepResult {
     pub content: Id,
     /// Nanoseconds since 1970.
     pub created: i64,
-    /// When the step began, if that is known: file times between it and `created` are no content.
+    /// When the step began, if that is known: file times between it and `created` are no content. -1: no times are.
     pub started: Option<i64>,
     pub single_owner: bool,
     /// How the blob was compressed, as `oci::codec::Compression::key` names it, if that is known.

@@ -93,7 +93,7 @@ pub struct Facts {
     /// The content id of the layer that the step put on its first input.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
-    /// When the step began, in nanoseconds; it ended when its layer was made. Times between the two do not count for the content id.
+    /// When the step began, in nanoseconds; it ended when its layer was made. Times between the two do not count for the content id; with -1 none do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started: Option<i64>,
     /// The blob's codec, as `oci::codec::Compression::key` names it.

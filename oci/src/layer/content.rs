@@ -13,7 +13,7 @@ const SLACK: Duration = Duration::from_secs(2);
 
 /// Which mtimes are content.
 #[derive(Clone, Copy, Debug)]
-pub enum Times {
+pub enum ContentTimes {
     All,
     /// Those outside of the step that made the layer, of which these are start and end. One within says only when the step ran: two runs that write the same files
     /// have the same id. One outside (`touch -d`, an unpacked archive) was meant.
@@ -22,14 +22,14 @@ pub enum Times {
     None,
 }
 
-impl Times {
+impl ContentTimes {
     /// In seconds since 1970.
     fn left_out(self) -> RangeInclusive<i64> {
         match self {
             #[expect(clippy::reversed_empty_ranges, reason = "nothing is left out")]
-            Times::All => 1..=0,
-            Times::Outside(start, end) => seconds(start.checked_sub(SLACK))..=seconds(end.checked_add(SLACK)),
-            Times::None => i64::MIN..=i64::MAX,
+            ContentTimes::All => 1..=0,
+            ContentTimes::Outside(start, end) => seconds(start.checked_sub(SLACK))..=seconds(end.checked_add(SLACK)),
+            ContentTimes::None => i64::MIN..=i64::MAX,
         }
     }
 }
@@ -51,7 +51,7 @@ pub type KnownDigests<'a> = &'a (dyn Fn(&[u8]) -> Option<[u8; 32]> + Sync);
 pub fn content_id(
     changes: impl IntoIterator<Item = Result<Change, Error>>,
     upper: BorrowedFd<'_>,
-    times: Times,
+    times: ContentTimes,
     known: KnownDigests<'_>,
 ) -> Result<[u8; 32], Error> {
     let left_out = times.left_out();

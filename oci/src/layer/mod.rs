@@ -28,7 +28,7 @@ mod walk;
 mod write;
 
 pub use apply::{ApplyOptions, ApplySummary, apply};
-pub use content::{KnownDigests, Times, content_id, empty_content_id};
+pub use content::{ContentTimes, KnownDigests, content_id, empty_content_id};
 pub use copy::{CopySummary, copy_tree};
 pub use diff::diff;
 pub use digest::{LARGE, content_digest};

@@ -1,5 +1,5 @@
 use crate::tree::{Tree, content_id, diff, is_root, short, write_tar};
-use oci::layer::{ChangeKind, Marks, Times};
+use oci::layer::{ChangeKind, ContentTimes, Marks};
 use rustix::fs::FileType;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
@@ -180,7 +180,7 @@ fn known_digests_are_not_computed() {
         oci::layer::content_id(
             oci::layer::diff(tree.fd(), None, Marks::User, &|_| false).unwrap(),
             tree.fd(),
-            Times::All,
+            ContentTimes::All,
             known,
         )
         .unwrap()
@@ -198,14 +198,14 @@ fn times_can_be_left_out() {
         tree.file("f", "content");
         tree.time("f", seconds, 0);
         let changes = oci::layer::diff(tree.fd(), None, Marks::User, &|_| false).unwrap();
-        oci::layer::content_id(changes, tree.fd(), Times::None, &|_| None).unwrap()
+        oci::layer::content_id(changes, tree.fd(), ContentTimes::None, &|_| None).unwrap()
     };
     assert_eq!(id(1), id(1_500_000_000));
     assert_ne!(id(1), oci::layer::empty_content_id());
     let empty = Tree::new();
     let changes = oci::layer::diff(empty.fd(), None, Marks::User, &|_| false).unwrap();
     assert_eq!(
-        oci::layer::content_id(changes, empty.fd(), Times::All, &|_| None).unwrap(),
+        oci::layer::content_id(changes, empty.fd(), ContentTimes::All, &|_| None).unwrap(),
         oci::layer::empty_content_id()
     );
 }

@@ -146,6 +146,6 @@ pub fn content_id(
     upper: BorrowedFd<'_>,
     window: Option<(SystemTime, SystemTime)>,
 ) -> Result<[u8; 32], Error> {
-    let times = window.map_or(layer::Times::All, |(start, end)| layer::Times::Outside(start, end));
+    let times = window.map_or(layer::ContentTimes::All, |(start, end)| layer::ContentTimes::Outside(start, end));
     layer::content_id(changes.iter().cloned().map(Ok), upper, times, &|_| None)
 }

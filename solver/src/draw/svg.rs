@@ -58,9 +58,9 @@ fn content(out: &mut String, drawing: &Drawing, layout: &Layout, links: &Links<'
         let Rect { x, y, width, height } = frame;
         let unused = if stage.is_used { "" } else { " unused" };
         // Writing to a string does not fail.
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<g class=\"frame{unused}\"><rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" rx=\"8\"/>{}<text x=\"{INSET}\" y=\"20\">{}</text></svg></g>\n",
+            "<g class=\"frame{unused}\"><rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" rx=\"8\"/>{}<text x=\"{INSET}\" y=\"20\">{}</text></svg></g>",
             clip(*x, *y, *width, 30.0),
             escaped(&cut(&stage.title(), 60))
         );

@@ -22,7 +22,6 @@ use crate::lockfile;
 use crate::progress::Display;
 use context::{Loaded, Loader};
 use executor::index::StoreIndex;
-use executor::remote::RemoteCaches;
 use executor::source::git::Repositories;
 use executor::source::http::Urls;
 use executor::source::image::Images;
