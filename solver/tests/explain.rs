@@ -92,7 +92,7 @@ impl CacheIndex<String> for Machine {
         Ok(())
     }
 
-    fn record(&self, key: &ContentKey, value: &String) -> Result<(), Infallible> {
+    fn record(&self, key: &ContentKey, value: &String, _: &str) -> Result<(), Infallible> {
         self.results.lock().unwrap().insert(key.0, value.clone());
         Ok(())
     }

@@ -226,6 +226,3 @@ fn origin_of_files(input: &TracedVertex) -> String {
         _ => input.name.clone(),
     }
 }
-
-#[cfg(test)]
-mod tests;
