@@ -166,7 +166,7 @@ impl Store {
     }
 
     /// Forgets records, before their data goes.
-    fn forget(&self, ids: &[&str]) -> Result<()> {
+    pub(crate) fn forget(&self, ids: &[&str]) -> Result<()> {
         if ids.is_empty() {
             return Ok(());
         }

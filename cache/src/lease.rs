@@ -163,9 +163,19 @@ impl Store {
     }
 
     /// What living processes rely on.
-    pub(crate) fn leased(&self, _: &Exclusive) -> HashSet<String> {
+    pub(crate) fn leased(&self, exclusive: &Exclusive) -> HashSet<String> {
+        self.leased_but_by(exclusive, None)
+    }
+
+    /// What living processes rely on, but for this one.
+    pub(crate) fn leased_by_others(&self, exclusive: &Exclusive) -> HashSet<String> {
+        let own = self.lease().state().file.as_ref().map(|file| file.path().to_owned());
+        self.leased_but_by(exclusive, own.as_deref())
+    }
+
+    fn leased_but_by(&self, _: &Exclusive, own: Option<&Path>) -> HashSet<String> {
         let mut leased = HashSet::new();
-        for path in self.leases() {
+        for path in self.leases().into_iter().filter(|path| Some(path.as_path()) != own) {
             if try_lock_existing(&path).is_none() {
                 let text = fs::read_to_string(&path).unwrap_or_default();
                 leased.extend(text.lines().map(str::to_owned));

@@ -41,6 +41,7 @@ mod policy;
 mod record;
 pub mod remote;
 mod store;
+mod take_back;
 mod usage;
 
 pub use blob::BlobWriter;

@@ -29,6 +29,7 @@ pub mod ssh;
 pub mod stubs;
 pub mod users;
 pub mod value;
+pub mod verify;
 pub mod worker;
 
 pub use error::Error;

@@ -20,9 +20,9 @@ use solver::event::EventSink;
 use solver::key::ContentId;
 use solver::op::{Exec, Op, Selection, Source};
 use solver::schedule::{InputTask, OpTask, Worker, selections_id};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 /// Digests of parts of stacks.
@@ -45,6 +45,9 @@ pub struct WorkerOptions {
     pub timeout: Option<Duration>,
     pub secrets: Secrets,
     pub agents: Agents,
+    /// Cache directories of steps are not the store's but this build's own: other ones under each name. They go with
+    /// [`LocalWorker::remove_scope`].
+    pub cache_scope: Option<String>,
     /// A step that fails is kept for a look at it: its error is [`Error::Kept`].
     pub keep_failed: bool,
 }
@@ -63,9 +66,12 @@ pub struct LocalWorker {
     contexts: Arc<BTreeMap<String, Value>>,
     remote: Arc<RemoteCaches>,
     pub(crate) ahead: Ahead,
+    /// Ids of the cache directories that are this build's own.
+    pub(crate) scoped: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// Where a worker's files come from.
+#[derive(Clone)]
 pub struct Sources {
     pub images: Images,
     pub urls: Urls,
@@ -93,6 +99,7 @@ impl LocalWorker {
             contexts,
             remote,
             ahead,
+            scoped: Arc::default(),
         }
     }
 
@@ -108,6 +115,12 @@ impl LocalWorker {
                 tracing::debug!(%error, "file digests are not kept");
             }
         }
+    }
+
+    /// Removes the cache directories that were this build's own.
+    pub fn remove_scope(&self) -> Result<()> {
+        let ids = std::mem::take(&mut *self.scoped.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(self.store().take_back(&ids)?)
     }
 
     /// A shell's session in `stack`, as `exec` would run there. It may mount nothing.

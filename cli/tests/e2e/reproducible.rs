@@ -225,3 +225,75 @@ fn an_epoch_can_be_that_of_a_source() {
         harness.rbuild(&["build", "--progress=plain", &arg, directory]).fails(1).says(problem);
     }
 }
+
+/// The names in a directory of the store.
+fn entries(harness: &Harness, directory: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(harness.path("store").join(directory)).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+const VERIFY: &str = "--verify-reproducible";
+
+#[test]
+fn builds_that_are_the_same_again_pass() {
+    let harness = Harness::new();
+    // Neither build sees what the other one has left in a cache directory.
+    let context = harness.context(
+        "c",
+        "FROM busybox AS stage\nRUN --mount=type=cache,target=/c test ! -e /c/seen && touch /c/seen && echo x > /x\n\
+         FROM busybox\nCOPY --from=stage /x /x\nRUN ln /x /y\nCOPY Dockerfile /\n",
+    );
+    let arg = format!("--build-arg=SOURCE_DATE_EPOCH={EPOCH}");
+    let output = "--output=type=image,name=x,rewrite-timestamp=true";
+    let outcome = harness.build(&context, &[VERIFY, &arg, output]).ok();
+    let outcome = outcome.says(" again: [stage 2/2] RUN").says(" again: [stage-1 4/4] COPY");
+    assert!(!outcome.stderr.contains("CACHED"), "{}", outcome.stderr);
+    let digest = harness.inspect("x")["Id"].clone();
+    assert_eq!(entries(&harness, "mounts"), [""; 0]);
+    assert_eq!(entries(&harness, "snapshots").len(), 5, "the base's layer and one for each step");
+    // What it made is what later builds find.
+    let outcome = harness.build(&context, &[&arg, output]).ok();
+    assert_eq!(outcome.stderr.matches("CACHED").count(), 4, "{}", outcome.stderr);
+    assert_eq!(harness.inspect("x")["Id"], digest);
+    let out = harness.path_text("out");
+    harness.build(&context, &[VERIFY, &arg, "-o", &out]).ok();
+    let context = harness.context("two", "FROM scratch\nARG TARGETARCH\nCOPY Dockerfile /$TARGETARCH\n");
+    let platforms = "--platform=linux/amd64,linux/arm64";
+    harness.build(&context, &[VERIFY, &arg, platforms, output]).ok();
+}
+
+#[test]
+fn what_differs_from_one_build_to_the_next_is_told() {
+    let harness = Harness::new();
+    let dockerfile = "FROM busybox\nENV A=b\nRUN echo same > /same; cat /proc/sys/kernel/random/uuid > /uuid; mkdir /$(cat /uuid)\n\
+                      RUN mkdir /p && for i in $(seq 30); do cat /proc/uptime > /p/$i.pyc; done; touch -d @1000 /old\nCMD [\"x\"]\n";
+    let context = harness.context("c", dockerfile);
+    let arg = format!("--build-arg=SOURCE_DATE_EPOCH={EPOCH}");
+    let output = "--output=type=image,name=x,rewrite-timestamp=true";
+    let iid = harness.path("iid");
+    let told = harness.build(&context, &[VERIFY, &arg, output, "--iidfile", iid.to_str().unwrap()]).fails(1);
+    let told = told.says("the build is not reproducible: built again, 2 of 3 layers differ");
+    let told =
+        told.says(", layer 2 of 3: RUN /bin/sh -c echo same").says("  uuid: content of 37 bytes, differs from byte ");
+    let told =
+        told.says(": only in the first build\n").says(": only in the second build\n").says("  ... and 10 more\n");
+    let told = told.says("note: Python's compiled files").stderr;
+    assert!(!told.contains("  same: ") && !told.contains("  old: ") && !told.contains("in their time only"), "{told}");
+    // Nothing was handed on.
+    assert!(!iid.exists());
+    harness.rbuild(&["inspect", "x"]).fails(1);
+    assert_eq!(entries(&harness, "snapshots").len(), 3);
+
+    // Times alone, and what helps.
+    let context = harness.context("times", "FROM busybox\nRUN echo x > /x\n");
+    let told = harness.build(&context, &[VERIFY]).fails(1).says("  x: modified at 20").says("created, history");
+    told.says("note: 1 entry differs in its time only: set SOURCE_DATE_EPOCH");
+    let told = harness.build(&context, &[VERIFY, &arg]).fails(1).says("1 of 2 layers differ").stderr;
+    assert!(told.contains("give the outputs rewrite-timestamp=true") && !told.contains("created, history"), "{told}");
+    let labels = harness.context("labels", "FROM busybox\nLABEL a=b\n");
+    harness.build(&labels, &[VERIFY]).fails(1).says("differs in its own times").says("SOURCE_DATE_EPOCH");
+    harness.build(&labels, &[VERIFY, &arg]).ok();
+    harness.build(&labels, &[VERIFY, "-o", "type=cacheonly"]).ok();
+}

@@ -19,6 +19,7 @@ use rustix::fs::{FileType, Mode};
 use solver::op::{self, CacheSharing, Input, MountKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::PoisonError;
 
 /// The mounts of one step, in the order of mounting. They are usable for as long as this lives.
 #[derive(Default)]
@@ -157,7 +158,14 @@ impl LocalWorker {
                     CacheSharing::Private => Sharing::Private,
                     CacheSharing::Locked => Sharing::Locked,
                 };
+                let name = match &self.options.cache_scope {
+                    Some(scope) => format!("{scope} {name}"),
+                    None => name,
+                };
                 let lease = self.store().cache_mount(&name, sharing)?;
+                if self.options.cache_scope.is_some() {
+                    self.scoped.lock().unwrap_or_else(PoisonError::into_inner).insert(lease.id());
+                }
                 self.store().describe(&lease.id(), Kind::CacheMount, &format!("cache mount {id}"));
                 let directory = mount::open_directory(lease.path())?;
                 if lease.is_new {

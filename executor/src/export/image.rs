@@ -64,9 +64,8 @@ pub async fn complete(
         None => images.fetch_stack(stack, task.digest(), task.sink()).await?,
     }
     if let Some(latest) = options.latest {
-        let time =
-            OffsetDateTime::from_unix_timestamp(latest).map_or_else(|_| String::new(), |time| format!(" ({time})"));
-        task.status(format!("rewriting layers with source-date-epoch {latest}{time}"), 0, 0, true);
+        let time = rfc3339(latest.saturating_mul(1_000_000_000)).replace('T', " ").replace('Z', " +0000 UTC");
+        task.status(format!("rewriting layers with source-date-epoch {latest} ({time})"), 0, 0, true);
     }
     let (snapshots, stack, config) = (snapshots.clone(), stack.clone(), config.clone());
     let image = crate::error::blocking(move || build(&snapshots, &stack, config, base_history, options)).await?;

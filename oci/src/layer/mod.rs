@@ -7,11 +7,13 @@
 //!
 //! - [`diff`] compares an upper directory with what was below it and lists the [`Change`]s, sorted;
 //! - [`write_tar`] writes changes as the layer's tar, byte for byte as BuildKit does, so that diff ids agree;
+//! - [`compare`] says what differs between two layers;
 //! - [`content_id`] hashes changes, leaving out times that only say when the step ran;
 //! - [`apply`] unpacks a (foreign, hostile) layer tar into an empty upper directory;
 //! - [`tar_from_directory`] and [`copy_tree`] export a whole merged tree, [`tar_from_trees`] several.
 
 mod apply;
+mod compare;
 mod content;
 mod copy;
 mod diff;
@@ -28,6 +30,7 @@ mod walk;
 mod write;
 
 pub use apply::{ApplyOptions, ApplySummary, apply};
+pub use compare::{Aspect, Comparison, Difference, Side, compare};
 pub use content::{ContentTimes, KnownDigests, content_id, empty_content_id};
 pub use copy::{CopySummary, copy_tree};
 pub use diff::diff;

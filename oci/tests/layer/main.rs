@@ -2,6 +2,7 @@
 //! devices, owners and capabilities are only made as root.
 
 mod apply;
+mod compare;
 mod copy;
 mod diff;
 mod tree;

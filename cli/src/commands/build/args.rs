@@ -56,6 +56,10 @@ pub struct BuildArgs {
     #[arg(long)]
     pub pull: bool,
 
+    /// Build twice without the cache and compare: the result is only handed on if it is the same both times. Otherwise the differing files are told
+    #[arg(long, conflicts_with = "shell")]
+    pub verify_reproducible: bool,
+
     /// Fail if the lock file lacks something that the build takes: `rbuild lock` writes it
     #[arg(long)]
     pub locked: bool,

@@ -11,6 +11,7 @@ mod request;
 pub mod secret;
 mod shell;
 pub mod ssh;
+mod verify;
 
 pub use args::BuildArgs;
 
@@ -43,13 +44,15 @@ use solver::lower::{self, ImageResolver, LowerOptions, Plans, ResolvedImage};
 use solver::op::Source;
 use solver::record::Outcome as Ending;
 use solver::schedule::{ScheduleOptions, SolveError, solve};
+use solver::trace::Tracer;
 use std::collections::HashMap;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
+use verify::Second;
 
 pub fn run(args: BuildArgs, app: &App, debug: bool) -> Result<ExitCode> {
     let request = request::request(&args, app)?;
@@ -184,11 +187,13 @@ async fn build(
         contexts,
         remote: remote.clone(),
     };
+    let again = args.verify_reproducible.then(|| Sources { remote: Arc::default(), ..sources.clone() });
     let worker =
         Arc::new(LocalWorker::new(app.snapshots.clone(), app.launcher.clone(), sources, request.worker.clone()));
     let index = Arc::new(StoreIndex::new(app.store.clone(), remote.clone()));
+    let began = Instant::now();
     let options = ScheduleOptions {
-        no_cache: args.no_cache,
+        no_cache: args.no_cache || args.verify_reproducible,
         max_parallelism: args.max_parallelism(&app.config.build),
         tracer: recorder.tracer.clone(),
     };
@@ -210,6 +215,7 @@ async fn build(
             Err(error) => return failed(error, args, &definition),
         }
     };
+    worker.remove_scope()?;
     let mut parts = Vec::with_capacity(targets.len());
     for (value, target) in values.into_iter().zip(targets) {
         let Value::Files(stack) = value else {
@@ -227,6 +233,18 @@ async fn build(
             name,
             failure: None,
         }));
+    }
+    if let Some(sources) = again {
+        let schedule = ScheduleOptions {
+            no_cache: true,
+            max_parallelism: args.max_parallelism(&app.config.build),
+            tracer: Tracer::default(),
+        };
+        let second = Second { app, request, graph: &graph, sources, schedule, events, began };
+        match second.build(&results).await {
+            Ok(second) => second.compare(&parts)?,
+            Err(error) => return failed(error, args, &definition),
+        }
     }
     let mut built = None;
     let inline = request.caches.inline.then_some(remote.as_ref());

@@ -4,7 +4,7 @@ use super::args::BuildArgs;
 use super::cache::Caches;
 use super::context::{self, MainContext, NamedSpec};
 use super::explain::Explain;
-use super::{secret, ssh};
+use super::{secret, ssh, verify};
 use crate::app::{App, reference};
 use crate::definition;
 use crate::error::{CliError, Result};
@@ -114,6 +114,7 @@ pub fn request(args: &BuildArgs, app: &App) -> Result<Request> {
             timeout: args.timeout,
             secrets,
             agents,
+            cache_scope: args.verify_reproducible.then(verify::scope),
             keep_failed: args.debug_on_failure,
         },
         lower: LowerOptions {
