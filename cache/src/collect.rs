@@ -23,8 +23,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// How many records go in a step.
 const STEP: usize = 64;
-/// Seconds between collections that nothing makes necessary.
-const PERIOD: i64 = 3600;
+/// Milliseconds between collections that nothing makes necessary.
+const PERIOD: i64 = 3_600_000;
 /// What a collection after a build may take of the user's time; on a disk that is short of space, each build has to do more.
 const PATIENCE: Duration = Duration::from_millis(300);
 const PATIENCE_WHEN_SHORT: Duration = Duration::from_secs(3);
@@ -70,7 +70,8 @@ impl Store {
         let (total, kept, collected) = self.database().with(|connection| {
             connection
                 .prepare_cached(
-                    "INSERT INTO tally (one, total, kept, collected) VALUES (1, ?1, 0, ?2)
+                    "INSERT INTO tally (one, total, kept, collected)
+                     VALUES (1, max(?1, (SELECT coalesce(sum(size), 0) FROM layer)), 0, ?2)
                      ON CONFLICT (one) DO UPDATE SET total = total + ?1 RETURNING total, kept, collected",
                 )?
                 .query_row((made, now()), |row| {

@@ -34,7 +34,7 @@ const SCHEMA: &str = "
     ) WITHOUT ROWID;
 ";
 
-/// What came after the first format; made in older stores too. Times are seconds since 1970, sizes bytes on the disk.
+/// What came after the first format; made in older stores too. Times are milliseconds since 1970, sizes bytes on the disk.
 const ADDED: &str = "
     CREATE TABLE IF NOT EXISTS usage (
         id TEXT PRIMARY KEY,

@@ -12,9 +12,9 @@ use oci::{DiffId, Digest};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// One thing that the cache holds. Times are seconds since 1970.
+/// One thing that the cache holds. Times are milliseconds since 1970.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CacheRecord {
     /// Of a layer, a blob's digest, or `mount-`, `git-` or `digests-` and a name.
@@ -26,7 +26,7 @@ pub struct CacheRecord {
     pub size: u64,
     pub created: i64,
     pub last_used: i64,
-    /// In how many hours it was used.
+    /// How often it was used, as far as that was written.
     pub uses: u64,
     /// What it is, for people.
     pub description: String,
@@ -103,7 +103,7 @@ impl Store {
             if measured.is_partial {
                 break;
             }
-            sizes.push((id, seconds(&path), i64::try_from(measured.own).unwrap_or(i64::MAX)));
+            sizes.push((id, changed(&path), i64::try_from(measured.own).unwrap_or(i64::MAX)));
         }
         if sizes.is_empty() {
             return Ok(());
@@ -162,7 +162,7 @@ impl Store {
             let Ok(digest) = Digest::try_from(image.descriptor.digest()) else { continue };
             let mut blobs = BTreeSet::new();
             self.reachable_from(&digest, &mut blobs);
-            let created = seconds(&self.blob_path(&digest));
+            let created = changed(&self.blob_path(&digest));
             let in_use = needed.contains(&digest);
             let size = blobs.iter().filter_map(|digest| sizes.remove(digest)).map(|(size, _)| size).sum();
             let usage = usage.remove(&digest.to_string()).unwrap_or_default();
@@ -190,7 +190,7 @@ impl Store {
             let in_use = is_locked || leased.contains(&id);
             // R7.7.10: what somebody is changing has no size.
             let size = if in_use { 0 } else { usage.size.unwrap_or(0) };
-            records.push(CacheRecord { kind, size, in_use, ..usage.record(id, seconds(&path), what) });
+            records.push(CacheRecord { kind, size, in_use, ..usage.record(id, changed(&path), what) });
         }
         for entry in fs::read_dir(self.root()).map_err(Error::io("list", self.root()))?.flatten() {
             let Ok(id) = entry.file_name().into_string() else { continue };
@@ -199,7 +199,7 @@ impl Store {
             {
                 let usage = usage.remove(&id).unwrap_or_default();
                 let size = metadata.blocks() * 512;
-                let record = usage.record(id, metadata.mtime(), "digests of a context's files");
+                let record = usage.record(id, milliseconds(&metadata), "digests of a context's files");
                 // A build that has it open goes on with it.
                 records.push(CacheRecord { kind: Kind::LocalSource, size, ..record });
             }
@@ -251,7 +251,7 @@ impl Store {
             let what = notes.get(&id).map_or("layer", String::as_str);
             let (shared, in_use) = (shared.contains(&id), in_use.contains(&id));
             let lowers = lowers.split_whitespace().map(str::to_owned).collect();
-            CacheRecord { size, lowers, shared, in_use, ..usage.record(id, created / 1_000_000_000, what) }
+            CacheRecord { size, lowers, shared, in_use, ..usage.record(id, created / 1_000_000, what) }
         };
         Ok(rows.into_iter().filter(|(id, ..)| is_there(id)).map(record).collect())
     }
@@ -281,7 +281,7 @@ impl Store {
         let blob = |entry: fs::DirEntry| {
             let digest = format!("sha256:{}", entry.file_name().to_str()?).parse().ok()?;
             let metadata = entry.metadata().ok()?;
-            Some((digest, (metadata.blocks() * 512, metadata.mtime())))
+            Some((digest, (metadata.blocks() * 512, milliseconds(&metadata))))
         };
         Ok(entries.flatten().filter_map(blob).collect())
     }
@@ -325,6 +325,10 @@ impl Usage {
     }
 }
 
-fn seconds(path: &std::path::Path) -> i64 {
-    fs::symlink_metadata(path).map_or(0, |metadata| metadata.mtime())
+fn changed(path: &Path) -> i64 {
+    fs::symlink_metadata(path).map_or(0, |metadata| milliseconds(&metadata))
+}
+
+fn milliseconds(changed: &fs::Metadata) -> i64 {
+    changed.mtime().saturating_mul(1000).saturating_add(changed.mtime_nsec() / 1_000_000)
 }

@@ -200,9 +200,13 @@ impl Store {
 
     /// Clears what a process left that was killed: directories of layers without a record.
     pub(crate) fn clear_dead_lease(&self, path: &Path) {
-        let Some(_lock) = try_lock_existing(path) else { return };
+        if try_lock_existing(path).is_none() {
+            return;
+        }
+        // It may have been on the point of being locked: leases are made under the gate only. Its lock must not be held while the gate is waited for.
         let Ok(exclusive) = self.exclusive() else { return };
         let leased = self.leased(&exclusive);
+        let Some(_lock) = try_lock_existing(path) else { return };
         // The last line may be half an id: it is that of no directory then.
         for id in fs::read_to_string(path).unwrap_or_default().lines() {
             let is_layer = !id.contains(['/', '.']) && (id.starts_with("layer-") || id.starts_with("chain-"));
@@ -252,7 +256,8 @@ mod tests {
         store.rely_on("b");
         let exclusive = other.exclusive().unwrap();
         assert_eq!(other.leased(&exclusive), ["a", "b"].map(str::to_owned).into());
-        drop((exclusive, store));
+        drop(exclusive);
+        store.lease().state().end();
         let exclusive = other.exclusive().unwrap();
         assert!(other.leased(&exclusive).is_empty());
         assert_eq!(fs::read_dir(directory.path().join("tmp")).unwrap().count(), 0);

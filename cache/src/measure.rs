@@ -129,7 +129,7 @@ impl Store {
                  ON CONFLICT (id) DO UPDATE SET size = ?3, linked = ?4",
             )?;
             for (id, created, size, is_linked) in &sizes {
-                put.execute((id, created / 1_000_000_000, i64::try_from(*size).unwrap_or(i64::MAX), is_linked))?;
+                put.execute((id, created / 1_000_000, i64::try_from(*size).unwrap_or(i64::MAX), is_linked))?;
             }
             Ok(())
         })

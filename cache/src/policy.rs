@@ -7,7 +7,8 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::str::FromStr;
 
-const HOUR: i64 = 3600;
+/// Milliseconds.
+const HOUR: i64 = 3_600_000;
 const GIGABYTE: u64 = 1_000_000_000;
 
 /// An amount of space: bytes, or a part of the disk.
@@ -128,7 +129,7 @@ pub struct Policy {
     pub kinds: &'static [Kind],
     /// All of them must match.
     pub filters: Vec<Filter>,
-    /// Only what was not used for that many seconds.
+    /// Only what was not used for that many milliseconds.
     pub unused_for: i64,
     pub caps: Caps,
 }

@@ -1,7 +1,8 @@
 //! When what was used last, and what it is.
 //!
-//! A use is written at the end of a command, and only if the last one is older than [`FRESH`]; one lookup tells that for all that a build used, so
-//! that a build that finds everything cached writes nothing. What is never asked for again keeps the time at which it was made.
+//! Uses are written at the end of a command, but for those that were just written ([`GRAIN`]). One lookup tells whether the same things were used together
+//! within the hour ([`FRESH`]): so a build that finds everything cached writes nothing. What is never asked for again keeps the time at which it
+//! was made. Times are milliseconds since 1970.
 
 use crate::error::Result;
 use crate::layer::LayerId;
@@ -12,8 +13,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Seconds for which a use counts as just now.
-const FRESH: i64 = 3600;
+/// For how long the same set of things need not be written again.
+const FRESH: i64 = 3_600_000;
+/// How far apart uses of one thing are that are both written.
+const GRAIN: i64 = 60_000;
 
 /// Of the ids of repositories that sources are fetched into.
 pub(crate) const GIT: &str = "git-";
@@ -118,7 +121,7 @@ impl Store {
                      ON CONFLICT (id) DO UPDATE SET last_used = ?2, uses = uses + 1 WHERE last_used NOT BETWEEN ?3 AND ?2",
                 )?;
                 for id in &state.ids {
-                    stamp.execute((id, now, now - FRESH))?;
+                    stamp.execute((id, now, now - GRAIN))?;
                 }
                 let mut describe = connection.prepare_cached(
                     "UPDATE usage SET kind = ?2, description = ?3 WHERE id = ?1
@@ -144,10 +147,10 @@ impl Store {
     }
 }
 
-/// Seconds since 1970.
+/// Milliseconds since 1970.
 pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -178,12 +181,12 @@ mod tests {
         assert!(used(&["b", "a"]).is_fresh, "the same set");
         assert!(!used(&["a"]).is_fresh, "another set");
         assert_eq!(usage(&store, "a").unwrap().1, 1, "its last use is fresh");
-        let back = "UPDATE usage SET last_used = last_used - 4000; UPDATE stamped SET at = at - 4000;";
+        let back = "UPDATE usage SET last_used = last_used - 4000000; UPDATE stamped SET at = at - 4000000;";
         store.database().with(|connection| connection.execute_batch(back)).unwrap();
         store.describe("a", Kind::Regular, "RUN x");
         assert!(!used(&["a", "b"]).is_fresh);
         let (last, uses, description) = usage(&store, "a").unwrap();
-        assert!(now() - last < 100);
+        assert!(now() - last < 100_000);
         assert_eq!((uses, description.as_deref()), (2, Some("RUN x")));
         let sets = store
             .database()

@@ -74,7 +74,7 @@ pub fn run(args: &DuArgs, app: &App) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The filters, and for how many seconds things must not have been used (`until`).
+/// The filters, and for how many milliseconds things must not have been used (`until`).
 pub fn parse_filters(texts: &[String]) -> Result<(Vec<Filter>, i64)> {
     let (mut filters, mut unused_for) = (Vec::new(), None);
     for text in texts {
@@ -86,7 +86,7 @@ pub fn parse_filters(texts: &[String]) -> Result<(Vec<Filter>, i64)> {
             Some(time) => {
                 let time = limits::duration(time)
                     .map_err(|problem| CliError::Usage(format!("invalid filter {text:?}: {problem}")))?;
-                unused_for = Some(i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
+                unused_for = Some(i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
             }
             None => filters.push(Filter::parse(text).map_err(|error| CliError::Usage(error.to_string()))?),
         }
@@ -194,15 +194,15 @@ fn sums(records: &[CacheRecord], images: u64) -> Vec<Vec<String>> {
 
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn ago(seconds: i64) -> String {
-    format!("{} ago", super::ps::span(time::Duration::seconds(now().saturating_sub(seconds))))
+fn ago(time: i64) -> String {
+    format!("{} ago", super::ps::span(time::Duration::milliseconds(now().saturating_sub(time))))
 }
 
-fn date(seconds: i64) -> String {
-    let date = OffsetDateTime::from_unix_timestamp(seconds).ok();
+fn date(time: i64) -> String {
+    let date = OffsetDateTime::from_unix_timestamp(time / 1000).ok();
     date.and_then(|date| date.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
@@ -214,7 +214,7 @@ mod tests {
     fn filters() {
         let parse = |texts: &[&str]| parse_filters(&texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
         let (filters, unused_for) = parse(&["type=regular", "until=1h30m"]).unwrap();
-        assert_eq!((filters.len(), unused_for), (1, 5400));
+        assert_eq!((filters.len(), unused_for), (1, 5_400_000));
         for (texts, problem) in [
             (&["until=tomorrow"][..], "such as 90s"),
             (&["until=1h", "unused-for=2h"], "twice"),

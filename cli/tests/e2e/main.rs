@@ -24,6 +24,7 @@ mod network;
 mod platforms;
 mod privileges;
 mod processes;
+mod prune;
 mod registry;
 mod remote;
 mod remote_cache;

@@ -166,7 +166,9 @@ impl LocalWorker {
                 if self.options.cache_scope.is_some() {
                     self.scoped.lock().unwrap_or_else(PoisonError::into_inner).insert(lease.id());
                 }
-                self.store().describe(&lease.id(), Kind::CacheMount, &format!("cache mount {id}"));
+                // One without an id of its own is called by its target, after a slash.
+                let called = if id.starts_with("//") { &id[1..] } else { id };
+                self.store().describe(&lease.id(), Kind::CacheMount, &format!("cache mount {called}"));
                 let directory = mount::open_directory(lease.path())?;
                 if lease.is_new {
                     self.seed(&directory, from.and_then(|from| inputs.get(from)), source, (*uid, *gid), *mode)?;
