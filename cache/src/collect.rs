@@ -198,7 +198,8 @@ impl Store {
         self.database().change(|connection| {
             connection.execute_batch(
                 "DELETE FROM result WHERE layer NOT IN (SELECT id FROM layer);
-                 DELETE FROM usage WHERE (id GLOB 'layer-*' OR id GLOB 'chain-*') AND id NOT IN (SELECT id FROM layer);",
+                 DELETE FROM usage WHERE (id GLOB 'layer-*' OR id GLOB 'chain-*' OR id GLOB 'cached-*')
+                 AND id NOT IN (SELECT id FROM layer);",
             )?;
             connection
                 .execute(

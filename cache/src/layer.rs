@@ -29,6 +29,13 @@ impl LayerId {
     }
 }
 
+impl LayerId {
+    /// Whether a text could be the id of a layer.
+    pub(crate) fn is_one(text: &str) -> bool {
+        ["layer-", "chain-", "cached-"].iter().any(|prefix| text.starts_with(prefix)) && !text.contains(['/', '.'])
+    }
+}
+
 impl fmt::Display for LayerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -15,6 +15,7 @@
 //! and renaming. The next start finds the lease unlocked and clears them ([`Store::clear_dead_lease`]).
 
 use crate::error::Result;
+use crate::layer::LayerId;
 use crate::lock::{FileLock, try_lock_existing};
 use crate::store::{Store, random_name};
 use std::collections::{HashMap, HashSet};
@@ -209,8 +210,7 @@ impl Store {
         let Some(_lock) = try_lock_existing(path) else { return };
         // The last line may be half an id: it is that of no directory then.
         for id in fs::read_to_string(path).unwrap_or_default().lines() {
-            let is_layer = !id.contains(['/', '.']) && (id.starts_with("layer-") || id.starts_with("chain-"));
-            if is_layer && !leased.contains(id) && matches!(self.is_recorded(id), Ok(false)) {
+            if LayerId::is_one(id) && !leased.contains(id) && matches!(self.is_recorded(id), Ok(false)) {
                 self.discard(&self.path("snapshots").join(id));
             }
         }
@@ -230,7 +230,7 @@ impl Drop for Condemned {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LayerId, LayerRecord};
+    use crate::LayerRecord;
 
     fn record() -> LayerRecord {
         LayerRecord {

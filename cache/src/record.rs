@@ -29,6 +29,7 @@ impl Store {
         })?;
         let Some((layer, note, content)) = found else { return Ok(None) };
         let record = ResultRecord { layer: LayerId::from_stored(layer), note };
+        self.rely_on(&record.layer.to_string());
         if let Some(content) = content
             && self.layer_path(&record.layer).exists()
         {

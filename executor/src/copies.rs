@@ -112,6 +112,8 @@ impl Copies<'_> {
     pub fn previous(&self, file: &File, context: &Context) -> Option<Previous> {
         let made = self.snapshots.store().memo(MADE, &key(file, Some(context))).ok()??;
         let made: Made = serde_json::from_slice(&made).ok()?;
+        // Asked for, so that nobody takes it away while files are linked from it.
+        self.snapshots.store().has_layer(&made.layer).ok().filter(|is_there| *is_there)?;
         let layer = mount::open_directory(&self.snapshots.store().layer_path(&made.layer)).ok()?;
         self.snapshots.book(&made.layer)?.into_previous(&layer, &made.into)
     }
