@@ -444,6 +444,15 @@ mod tests {
     }
 
     #[test]
+    fn a_host_can_be_trusted() {
+        let conf = RegistriesConf::parse("[[registry]]\nprefix = 'a.example/x'\nlocation = 'b.example/y'\n").unwrap();
+        let conf = conf.trusting("a.example");
+        let origin = |name: &str| conf.origin_for(&name.parse().unwrap()).unwrap();
+        assert!(origin("a.example/z").insecure && origin("a.example/x/z").insecure);
+        assert!(!origin("c.example/z").insecure && !origin("b.example/y/z").insecure);
+    }
+
+    #[test]
     fn finds_the_file_by_the_environment() {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, location: &str| {

@@ -1,11 +1,19 @@
 //! The attributes of `--cache-from` and `--cache-to`: each kind of cache takes those that it knows, and the rest is a mistake.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 /// Attributes that nobody has taken yet.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Attributes(BTreeMap<String, String>);
+
+/// Names only: values may be secrets.
+impl fmt::Debug for Attributes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 impl Attributes {
     pub fn new(attributes: impl IntoIterator<Item = (String, String)>) -> Self {

@@ -28,7 +28,7 @@ pub fn run(args: &PushArgs, app: &App) -> Result<ExitCode> {
     let pushed = runtime.block_on(async {
         // The store keeps layers as they are; a registry gets them compressed.
         let descriptor = executor::export::push::compressed(&app.store, &found.image.descriptor, &task).await?;
-        executor::export::push::push(&app.store, &client, &reference, &descriptor, &task).await?;
+        executor::export::push::push(&app.store, &client, &reference, &descriptor, &[], &task).await?;
         Ok::<_, executor::Error>(descriptor)
     });
     match &pushed {

@@ -11,23 +11,24 @@ use std::fs::File;
 
 const MAX_DOCUMENT: u64 = 4 << 20;
 
-/// Pushes what `descriptor` names as `reference`.
+/// Pushes what `descriptor` names as `reference`. What a repository of `others` has on the same registry is taken over from there.
 pub async fn push(
     store: &Store,
     client: &Client,
     reference: &Reference,
     descriptor: &Descriptor,
+    others: &[Reference],
     task: &Task,
 ) -> Result<()> {
     if is_index(descriptor.media_type()) {
         let index = read_index(store, descriptor)?;
         for manifest in index.manifests() {
             let child = reference.at_digest(digest(manifest)?);
-            push_manifest(store, client, &child, manifest, task).await?;
+            push_manifest(store, client, &child, manifest, others, task).await?;
         }
         return put(store, client, reference, descriptor).await;
     }
-    push_manifest(store, client, reference, descriptor, task).await
+    push_manifest(store, client, reference, descriptor, others, task).await
 }
 
 /// The same image with every uncompressed layer compressed, as registries want them; an image without such layers is itself. What is
@@ -114,11 +115,12 @@ async fn push_manifest(
     client: &Client,
     reference: &Reference,
     descriptor: &Descriptor,
+    others: &[Reference],
     task: &Task,
 ) -> Result<()> {
     let manifest: ImageManifest = document(store, &digest(descriptor)?)?;
     let blobs = manifest.layers().iter().chain([manifest.config()]);
-    let uploads = blobs.map(|blob| push_blob(store, client, reference, blob, task));
+    let uploads = blobs.map(|blob| push_blob(store, client, reference, blob, others, task));
     futures_util::future::try_join_all(uploads).await?;
     put(store, client, reference, descriptor).await
 }
@@ -128,6 +130,7 @@ async fn push_blob(
     client: &Client,
     reference: &Reference,
     blob: &Descriptor,
+    others: &[Reference],
     task: &Task,
 ) -> Result<()> {
     let digest = digest(blob)?;
@@ -140,7 +143,7 @@ async fn push_blob(
             task.status(digest.to_string(), sent, size, false);
         }
     };
-    client.push_blob(reference, digest, size, &[], &open, &mut progress).await?;
+    client.push_blob(reference, digest, size, others, &open, &mut progress).await?;
     task.status(digest.to_string(), size, size, true);
     Ok(())
 }

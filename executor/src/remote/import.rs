@@ -18,13 +18,21 @@ pub struct ImportSource {
     pub remote: Remote,
 }
 
-impl std::fmt::Debug for ImportSource {
+/// A cache that is read.
+pub struct Source {
+    /// Its position among the sources.
+    pub(super) index: usize,
+    pub(super) name: String,
+    pub(super) remote: Remote,
+}
+
+impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.name)
     }
 }
 
-type Loaded = Arc<Vec<(Arc<ImportSource>, Contents)>>;
+type Loaded = Arc<Vec<(Arc<Source>, Contents)>>;
 
 pub(super) struct Imports {
     loading: Shared<Pin<Box<dyn Future<Output = Loaded> + Send>>>,
@@ -34,16 +42,16 @@ pub(super) struct Imports {
 
 #[derive(Default)]
 struct Dropped {
-    steps: HashSet<(String, Id)>,
-    sources: HashSet<String>,
+    steps: HashSet<(usize, Id)>,
+    sources: HashSet<usize>,
 }
 
 impl Imports {
     /// Reads all sources at the same time. One that cannot be read is told about, and is none (R7.5.4).
     pub fn start(sources: Vec<ImportSource>, events: &EventSink) -> Imports {
         let mut tasks = Vec::new();
-        let reading = sources.into_iter().map(|source| {
-            let (source, events) = (Arc::new(source), events.clone());
+        let reading = sources.into_iter().enumerate().map(|(index, ImportSource { name, remote })| {
+            let (source, events) = (Arc::new(Source { index, name, remote }), events.clone());
             let reading = tokio::spawn(async move {
                 let task = events.start(format!("importing cache manifest from {}", source.name));
                 match read(&source.remote).await {
@@ -75,15 +83,14 @@ impl Imports {
     }
 
     /// The first that has the files, else the first that knows the content. Nothing as long as the documents are not there.
-    pub fn result(&self, key: &Id, fits: impl Fn(&StepResult) -> bool) -> Option<(Arc<ImportSource>, StepResult)> {
+    pub fn result(&self, key: &Id, fits: impl Fn(&StepResult) -> bool) -> Option<(Arc<Source>, StepResult)> {
         let loaded = self.loading.peek()?;
         let dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_dropped =
-            |name: &String| dropped.sources.contains(name) || dropped.steps.contains(&(name.clone(), *key));
+        let is_dropped = |source: usize| dropped.sources.contains(&source) || dropped.steps.contains(&(source, *key));
         let mut found = None;
         for (source, contents) in loaded.iter() {
             let Some(result) = contents.results.get(key) else { continue };
-            if !fits(result) || is_dropped(&source.name) {
+            if !fits(result) || is_dropped(source.index) {
                 continue;
             }
             if result.blob.is_some() {
@@ -102,11 +109,11 @@ impl Imports {
     pub fn discard(&self, unavailable: &Unavailable, events: &EventSink) -> bool {
         let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
         let mut is_news = false;
-        for name in &unavailable.sources {
-            is_news |= dropped.sources.insert(name.clone());
+        for source in &unavailable.sources {
+            is_news |= dropped.sources.insert(*source);
         }
-        for (name, key) in &unavailable.steps {
-            is_news |= dropped.steps.insert((name.clone(), *key));
+        for step in &unavailable.steps {
+            is_news |= dropped.steps.insert(*step);
         }
         if let Some(problem) = unavailable.problem.as_ref().filter(|_| is_news) {
             let task = events.start("giving up on layers of remote caches");

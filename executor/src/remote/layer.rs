@@ -1,6 +1,6 @@
 //! Layers that a remote cache has, and this machine not yet.
 
-use super::ImportSource;
+use super::import::Source;
 use crate::error::{Error, Result, blocking};
 use crate::snapshot::Snapshots;
 use crate::source::progress::Progress;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub struct CachedLayer {
     pub key: Id,
     pub result: StepResult,
-    pub source: Arc<ImportSource>,
+    pub source: Arc<Source>,
 }
 
 /// Layers that were promised and cannot be had. The step that wants them is not to blame: progress shows it as cancelled.
@@ -27,10 +27,10 @@ pub struct CachedLayer {
 pub struct Unavailable {
     /// What is wrong; nothing if the cache never claimed to have the files.
     pub(super) problem: Option<String>,
-    /// Caches that are of no use any more, by name.
-    pub(super) sources: Vec<String>,
-    /// Steps, with the names of their caches.
-    pub(super) steps: Vec<(String, Id)>,
+    /// Caches that are of no use any more, by position.
+    pub(super) sources: Vec<usize>,
+    /// Steps, with the positions of their caches.
+    pub(super) steps: Vec<(usize, Id)>,
 }
 
 impl CachedLayer {
@@ -53,14 +53,14 @@ impl CachedLayer {
             Some(blob) => format!("layer {} of {}: {problem}", blob.digest, self.source.name),
             None => problem,
         });
-        Unavailable { problem, sources: vec![], steps: vec![(self.source.name.clone(), self.key)] }
+        Unavailable { problem, sources: vec![], steps: vec![(self.source.index, self.key)] }
     }
 
     /// Where the blob cannot be had, it may be the cache that cannot.
     fn failed(&self, error: &cache::remote::Error) -> Unavailable {
         let mut unavailable = self.unavailable(Some(error.to_string()));
         if matches!(error, cache::remote::Error::Registry(error) if error.is_unreachable()) {
-            unavailable.sources.push(self.source.name.clone());
+            unavailable.sources.push(self.source.index);
         }
         unavailable
     }

@@ -12,7 +12,7 @@ mod layer;
 mod ledger;
 
 pub use export::{ExportOptions, export, inline, make_ready};
-pub use import::ImportSource;
+pub use import::{ImportSource, Source};
 pub use layer::{CachedLayer, Unavailable};
 pub(crate) use layer::{fetch, layer_blob, unpack};
 
@@ -52,7 +52,7 @@ impl RemoteCaches {
     }
 
     /// What the documents that are there know of a step.
-    pub(crate) fn result(&self, key: &Id) -> Option<(Arc<ImportSource>, StepResult)> {
+    pub(crate) fn result(&self, key: &Id) -> Option<(Arc<Source>, StepResult)> {
         // Files that all have one owner are wrong where others can be had.
         self.imports.as_ref()?.result(key, |result| self.single_owner || !result.single_owner)
     }

@@ -42,13 +42,14 @@ pub struct BuildArgs {
     /// Run every step of these stages, by name or number, whatever the cache holds
     #[arg(long, value_name = "STAGE[,STAGE]", value_delimiter = ',', conflicts_with = "no_cache")]
     pub no_cache_filter: Vec<String>,
-    /// A remote cache to take results of steps from, after the store: an image name, or `type=registry,ref=NAME`, `type=local,src=DIR`. Several are asked in
-    /// this order. One that cannot be read is left out
+
+    /// A remote cache to take results of steps from, after the store: an image name, or `type=registry,ref=NAME`, `type=local,src=DIR`, `type=s3`,
+    /// `type=gha`. Several are asked in this order. One that cannot be read is left out
     #[arg(long, value_name = "NAME | type=TYPE[,KEY=VALUE]")]
     pub cache_from: Vec<String>,
 
-    /// Write a remote cache when the build is done: an image name, or `type=registry,ref=NAME`, `type=local,dest=DIR`, `type=inline`. With `mode=max` it has the
-    /// layers of all steps rather than just those of the result
+    /// Write a remote cache when the build is done: an image name, or `type=registry,ref=NAME`, `type=local,dest=DIR`, `type=inline`,
+    /// `type=s3`, `type=gha`. With `mode=max` it has the layers of all steps rather than just those of the result
     #[arg(long, value_name = "NAME | type=TYPE[,KEY=VALUE]")]
     pub cache_to: Vec<String>,
 

@@ -3,18 +3,20 @@
 use super::args::BuildArgs;
 use super::export::PlatformResult;
 use super::request::Request;
-use crate::app::{App, reference};
+use crate::app::{App, USER_AGENT, reference};
 use crate::error::{CliError, Result};
 use crate::output::{OutputSpec, compression, csv};
-use cache::remote::{Attributes, Format, LocalCache, RegistryCache, Remote};
+use cache::remote::{Attributes, Format, GhaCache, GhaConfig, LocalCache, RegistryCache, Remote, S3Cache, S3Config};
 use executor::remote::{ExportOptions, ImportSource, RemoteCaches, export, make_ready as fetch};
 use executor::source::image::Images;
 use executor::value::{Stack, Value};
-use oci::Descriptor;
+use oci::codec::Compression;
+use oci::fetch::Exchange;
+use oci::{Descriptor, Reference};
 use solver::event::EventSink;
 use std::collections::BTreeMap;
 
-const TYPES: [&str; 3] = ["registry", "local", "inline"];
+const TYPES: [&str; 5] = ["registry", "local", "inline", "s3", "gha"];
 const DEFAULT_TAG: &str = "latest";
 
 /// The remote caches of a build.
@@ -38,14 +40,14 @@ impl Caches {
     pub fn new(args: &BuildArgs, build_args: &BTreeMap<String, String>, app: &App) -> Result<Caches> {
         let mut caches = Caches { from: vec![], to: vec![], inline: false };
         for (flag, text) in args.cache_from.iter().map(|text| ("--cache-from", text)) {
-            for (kind, attributes) in entries(text).map_err(|problem| invalid(flag, text, &problem))? {
-                let source = source(&kind, attributes, app).map_err(|error| error.of_flag(flag, text))?;
+            for (kind, attributes) in entries(text).map_err(|problem| invalid(flag, "", &problem))? {
+                let source = source(&kind, attributes, app).map_err(|error| error.of_flag(flag, &kind))?;
                 caches.from.push(source);
             }
         }
         for (flag, text) in args.cache_to.iter().map(|text| ("--cache-to", text)) {
-            for (kind, attributes) in entries(text).map_err(|problem| invalid(flag, text, &problem))? {
-                match target(&kind, attributes, app).map_err(|error| error.of_flag(flag, text))? {
+            for (kind, attributes) in entries(text).map_err(|problem| invalid(flag, "", &problem))? {
+                match target(&kind, attributes, app).map_err(|error| error.of_flag(flag, &kind))? {
                     Some(target) => caches.to.push(target),
                     None => caches.inline = true,
                 }
@@ -55,6 +57,15 @@ impl Caches {
         let inline = build_args.get("BUILDKIT_INLINE_CACHE").map(String::as_str);
         caches.inline |= matches!(inline, Some("1" | "t" | "T" | "true" | "TRUE" | "True"));
         Ok(caches)
+    }
+
+    /// The names in registries that are read: their repositories may have what an image needs.
+    pub fn repositories(&self) -> Vec<Reference> {
+        let registries = self.from.iter().filter_map(|(_, remote)| match remote {
+            Remote::Registry(cache) => Some(cache.reference().clone()),
+            _ => None,
+        });
+        registries.collect()
     }
 
     /// Begins to read the caches, unless nothing that they know would be taken.
@@ -122,9 +133,9 @@ enum Mistake {
 }
 
 impl Mistake {
-    fn of_flag(self, flag: &str, text: &str) -> CliError {
+    fn of_flag(self, flag: &str, kind: &str) -> CliError {
         match self {
-            Mistake::Text(problem) => invalid(flag, text, &problem),
+            Mistake::Text(problem) => invalid(flag, kind, &problem),
             Mistake::Error(error) => error,
         }
     }
@@ -142,13 +153,15 @@ impl From<CliError> for Mistake {
     }
 }
 
-fn invalid(flag: &str, text: &str, problem: &str) -> CliError {
-    CliError::Usage(format!("invalid {flag} {text:?}: {problem}"))
+/// The text of the flag may hold secrets, so it is not told.
+fn invalid(flag: &str, kind: &str, problem: &str) -> CliError {
+    let kind = if kind.is_empty() { String::new() } else { format!(" of type {kind}") };
+    CliError::Usage(format!("invalid {flag}{kind}: {problem}"))
 }
 
 /// Types and attributes. What has no `=` is names of images (R7.5.1).
 fn entries(text: &str) -> std::result::Result<Vec<(String, Attributes)>, String> {
-    let fields = csv(text)?;
+    let fields = csv(text).map_err(|_| "unbalanced quote".to_owned())?;
     if fields.iter().all(|field| !field.contains('=')) {
         let names = fields.into_iter().filter(|field| !field.is_empty());
         let of_name = |name| ("registry".to_owned(), Attributes::new([("ref".to_owned(), name)]));
@@ -174,6 +187,8 @@ fn source(kind: &str, mut attributes: Attributes, app: &App) -> std::result::Res
             let cache = LocalCache::source(directory.clone().into(), tag.unwrap_or(DEFAULT_TAG.into()), digest);
             (directory, Remote::Local(cache))
         }
+        "s3" => s3(&mut attributes)?,
+        "gha" => gha(&mut attributes)?,
         "inline" => {
             let advice = "inline caches are in images: read one with type=registry,ref=IMAGE";
             return Err(advice.to_owned().into());
@@ -213,6 +228,15 @@ fn target(kind: &str, mut attributes: Attributes, app: &App) -> std::result::Res
             let cache = LocalCache::destination(directory.into(), tag, reset, format);
             ("exporting cache to client directory", Remote::Local(cache))
         }
+        // These always hold gzip (R7.5.2).
+        "s3" => {
+            options.compression = Some(Compression::GZIP);
+            ("exporting cache to Amazon S3", s3(&mut attributes)?.1)
+        }
+        "gha" => {
+            options.compression = Some(Compression::GZIP);
+            ("exporting cache to GitHub Actions Cache", gha(&mut attributes)?.1)
+        }
         "inline" if all => {
             return Err("an inline cache has the layers of its image and no others: mode=max needs another type"
                 .to_owned()
@@ -235,6 +259,22 @@ fn registry(attributes: &mut Attributes, format: Format, app: &App) -> std::resu
         _ => app.client()?,
     };
     Ok((reference.to_string(), Remote::Registry(RegistryCache::new(client, reference, format))))
+}
+
+fn s3(attributes: &mut Attributes) -> std::result::Result<(String, Remote), String> {
+    let config = S3Config::new(attributes, &variable)?;
+    let name = format!("s3:{}/{}{}", config.bucket, config.prefix, config.names.join(";"));
+    Ok((name, Remote::S3(S3Cache::new(config, Exchange::new(USER_AGENT)))))
+}
+
+fn gha(attributes: &mut Attributes) -> std::result::Result<(String, Remote), String> {
+    let config = GhaConfig::new(attributes, &variable)?;
+    let name = format!("gha:{}", config.scope);
+    Ok((name, Remote::Gha(GhaCache::new(config, Exchange::new(USER_AGENT)))))
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 fn unknown(kind: &str) -> String {

@@ -16,7 +16,7 @@ use executor::source::image::Images;
 use executor::value::Stack;
 use oci::codec::Compression;
 use oci::layer::Times;
-use oci::{Descriptor, Digest, Platform};
+use oci::{Descriptor, Digest, Platform, Reference};
 use serde_json::Value;
 use solver::event::{EventSink, Stream};
 use solver::lower::Target;
@@ -34,6 +34,8 @@ pub struct Exporter<'a> {
     pub as_index: bool,
     /// What is known of the build's steps, if images are to have it in them.
     pub inline: Option<&'a RemoteCaches>,
+    /// Where registries may have layers already.
+    pub repositories: &'a [Reference],
     pub events: &'a EventSink,
 }
 
@@ -96,7 +98,7 @@ impl Exporter<'_> {
                     let client = self.app.client()?;
                     for name in names {
                         let reference = reference(name)?;
-                        push::push(store, &client, &reference, &image.descriptor, task)
+                        push::push(store, &client, &reference, &image.descriptor, self.repositories, task)
                             .await
                             .map_err(|error| CliError::Failed(format!("failed to push {name}: {error}")))?;
                         task.status(format!("pushing manifest for {name}"), 0, 0, true);

@@ -248,7 +248,9 @@ async fn build(
     }
     let mut built = None;
     let inline = request.caches.inline.then_some(remote.as_ref());
-    let exporter = Exporter { app, images, parts: &parts, as_index: request.as_index, inline, events };
+    let cached = &request.caches.repositories();
+    let exporter =
+        Exporter { app, images, parts: &parts, as_index: request.as_index, inline, repositories: cached, events };
     for output in &request.outputs {
         built = exporter.export(output).await?.or(built);
     }
