@@ -10,13 +10,23 @@ use cache::remote::{Attributes, Format, GhaCache, GhaConfig, LocalCache, Registr
 use executor::remote::{ExportOptions, ImportSource, RemoteCaches, export, make_ready as fetch};
 use executor::source::image::Images;
 use executor::value::{Stack, Value};
+<<<<<<< HEAD
 use oci::codec::Compression;
 use oci::fetch::Exchange;
 use oci::{Descriptor, Reference};
+=======
+use oci::Descriptor;
+use oci::fetch::Exchange;
+>>>>>>> f53182a (--cache-from and --cache-to of types s3 and gha)
 use solver::event::EventSink;
 use std::collections::BTreeMap;
 
 const TYPES: [&str; 5] = ["registry", "local", "inline", "s3", "gha"];
+<<<<<<< HEAD
+=======
+/// Attributes that are never shown.
+const SECRETS: [&str; 5] = ["access_key_id", "secret_access_key", "session_token", "token", "ghtoken"];
+>>>>>>> f53182a (--cache-from and --cache-to of types s3 and gha)
 const DEFAULT_TAG: &str = "latest";
 
 /// The remote caches of a build.
@@ -153,10 +163,33 @@ impl From<CliError> for Mistake {
     }
 }
 
+<<<<<<< HEAD
 /// The text of the flag may hold secrets, so it is not told.
 fn invalid(flag: &str, kind: &str, problem: &str) -> CliError {
     let kind = if kind.is_empty() { String::new() } else { format!(" of type {kind}") };
     CliError::Usage(format!("invalid {flag}{kind}: {problem}"))
+=======
+fn invalid(flag: &str, text: &str, problem: &str) -> CliError {
+    CliError::Usage(format!("invalid {flag} {:?}: {problem}", without_secrets(text)))
+}
+
+/// The text of a flag as it may be shown.
+fn without_secrets(text: &str) -> String {
+    let is_secret = |text: &str| SECRETS.iter().any(|name| text.to_lowercase().contains(&format!("{name}=")));
+    if !is_secret(text) {
+        return text.to_owned();
+    }
+    // Without quotes and commas in values it is clear where a secret ends; else nothing is shown.
+    let fields: Vec<_> = text.split(',').collect();
+    if text.contains('"') || fields.iter().any(|field| !field.contains('=')) {
+        return "…".to_owned();
+    }
+    let shown = fields.into_iter().map(|field| match field.split_once('=') {
+        Some((name, _)) if is_secret(field) => format!("{name}=…"),
+        _ => field.to_owned(),
+    });
+    shown.collect::<Vec<_>>().join(",")
+>>>>>>> f53182a (--cache-from and --cache-to of types s3 and gha)
 }
 
 /// Types and attributes. What has no `=` is names of images (R7.5.1).
@@ -228,6 +261,7 @@ fn target(kind: &str, mut attributes: Attributes, app: &App) -> std::result::Res
             let cache = LocalCache::destination(directory.into(), tag, reset, format);
             ("exporting cache to client directory", Remote::Local(cache))
         }
+<<<<<<< HEAD
         // These always hold gzip (R7.5.2).
         "s3" => {
             options.compression = Some(Compression::GZIP);
@@ -237,6 +271,10 @@ fn target(kind: &str, mut attributes: Attributes, app: &App) -> std::result::Res
             options.compression = Some(Compression::GZIP);
             ("exporting cache to GitHub Actions Cache", gha(&mut attributes)?.1)
         }
+=======
+        "s3" => ("exporting cache to Amazon S3", s3(&mut attributes)?.1),
+        "gha" => ("exporting to GitHub Actions Cache", gha(&mut attributes)?.1),
+>>>>>>> f53182a (--cache-from and --cache-to of types s3 and gha)
         "inline" if all => {
             return Err("an inline cache has the layers of its image and no others: mode=max needs another type"
                 .to_owned()
@@ -263,7 +301,11 @@ fn registry(attributes: &mut Attributes, format: Format, app: &App) -> std::resu
 
 fn s3(attributes: &mut Attributes) -> std::result::Result<(String, Remote), String> {
     let config = S3Config::new(attributes, &variable)?;
+<<<<<<< HEAD
     let name = format!("s3:{}/{}{}", config.bucket, config.prefix, config.names.join(";"));
+=======
+    let name = format!("s3://{}/{}{}", config.bucket, config.prefix, config.names.join(";"));
+>>>>>>> f53182a (--cache-from and --cache-to of types s3 and gha)
     Ok((name, Remote::S3(S3Cache::new(config, Exchange::new(USER_AGENT)))))
 }
 
@@ -285,6 +327,19 @@ fn unknown(kind: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        for (text, shown) in [
+            ("type=s3,bucket=b,Secret_Access_Key=hush", "type=s3,bucket=b,Secret_Access_Key=…"),
+            ("token=hush,type=gha,ghtoken=hush", "token=…,type=gha,ghtoken=…"),
+            ("type=s3,\"session_token=hu,sh\"", "…"),
+            ("type=s3,session_token=hu,sh", "…"),
+            ("type=registry,ref=a", "type=registry,ref=a"),
+        ] {
+            assert_eq!(without_secrets(text), shown);
+        }
+    }
 
     /// R7.5.1.
     #[test]
