@@ -72,6 +72,16 @@ impl FileLock {
         }
     }
 
+    /// Lets others share it from now on.
+    pub fn share(&self) -> Result<()> {
+        loop {
+            match flock(&self.file, FlockOperation::LockShared) {
+                Err(Errno::INTR) => continue,
+                locked => return locked.map_err(Error::errno("share the lock", &self.path)),
+            }
+        }
+    }
+
     /// `None` if somebody else holds it, or removed its file meanwhile.
     fn attempt(path: &Path, operation: FlockOperation) -> Result<Option<FileLock>> {
         let file = OpenOptions::new()

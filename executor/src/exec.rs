@@ -131,7 +131,7 @@ impl LocalWorker {
         let draft = self.snapshots.draft(below)?;
         let mut user = users::process_identity(draft.root.as_fd(), &exec.user)
             .map_err(|source: UserError| Error::User { command: shown(&exec.args), source })?;
-        let mut mounts = self.step_mounts(&exec.mounts, inputs)?;
+        let mut mounts = self.step_mounts(&exec.mounts, inputs, note)?;
         mounts.copied.check(contributions)?;
         mounts.copied.keep_listings(self.store(), contributions);
         let mut env = self.environment(exec, &user);

@@ -64,7 +64,7 @@ pub struct LocalWorker {
     urls: Urls,
     repositories: Repositories,
     contexts: Arc<BTreeMap<String, Value>>,
-    remote: Arc<RemoteCaches>,
+    pub(crate) remote: Arc<RemoteCaches>,
     pub(crate) ahead: Ahead,
     /// Ids of the cache directories that are this build's own.
     pub(crate) scoped: Arc<Mutex<BTreeSet<String>>>,

@@ -4,8 +4,9 @@
 //! readers of other tools, who want whole chains. A record without layers still tells the content id: enough to find the results of later steps, if nobody
 //! needs the files. Digests of selected files, which COPY between stages is found by, are records of their own.
 
-use super::document::{Annotations, Document, DocumentLayer, Facts, Link, Record, RecordChain, RecordLayer};
+use super::document::{Annotations, Beside, Document, DocumentLayer, Facts, Link, Record, RecordChain, RecordLayer};
 use super::error::{Error, Result};
+use super::mounts::MountRecord;
 use super::{Published, UNCOMPRESSED};
 use bytes::Bytes;
 use oci::{Descriptor, DiffId, Digest, MediaType};
@@ -55,6 +56,8 @@ pub struct StepResult {
 pub struct Contents {
     pub results: HashMap<Id, StepResult>,
     pub selections: HashMap<Id, Id>,
+    /// Directories of `RUN --mount=type=cache`.
+    pub mounts: Vec<MountRecord>,
 }
 
 impl Contents {
@@ -65,7 +68,7 @@ impl Contents {
     pub(super) fn of(document: &Document, blobs: &[Descriptor]) -> Result<Contents> {
         let described: HashMap<String, &Descriptor> =
             blobs.iter().map(|blob| (blob.digest().to_string(), blob)).collect();
-        let mut contents = Contents::default();
+        let mut contents = Contents { mounts: document.rbuild.mounts.clone(), ..Contents::default() };
         for record in &document.records {
             let Some(facts) = &record.rbuild else { continue };
             let key = *record.digest.bytes();
@@ -132,6 +135,7 @@ pub struct Export {
     pub blobs: Vec<(CachedBlob, i64)>,
     pub steps: Vec<ExportedStep>,
     pub selections: BTreeMap<Id, Id>,
+    pub mounts: Vec<MountRecord>,
 }
 
 impl Export {
@@ -178,7 +182,9 @@ impl Export {
             descriptor.set_annotations(Some(annotations.into()));
             descriptor
         });
-        Ok(Published { blobs: blobs.collect(), config: Bytes::from(json(&Document { layers, records })?) })
+        let blobs = blobs.chain(self.mounts.iter().flat_map(MountRecord::descriptors)).collect();
+        let rbuild = Beside { mounts: self.mounts.clone() };
+        Ok(Published { blobs, config: Bytes::from(json(&Document { layers, records, rbuild })?) })
     }
 
     /// As the value of an image config's member `moby.buildkit.cache.v0` before base64 (R7.6.11). Chains point to the image's layers.
@@ -296,6 +302,7 @@ fn nanoseconds(rfc3339: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::mounts::{BlobRecord, INDEX_MEDIA_TYPE, PACK_MEDIA_TYPE};
     use super::*;
 
     fn blob(name: &str) -> CachedBlob {
@@ -331,6 +338,7 @@ mod tests {
                 step(4, &[], &[103]),
             ],
             selections: [([9; 32], [8; 32])].into(),
+            mounts: vec![],
         }
     }
 
@@ -355,6 +363,17 @@ mod tests {
                 assert_eq!((*created, *started), times);
             }
         }
+    }
+
+    #[test]
+    fn directories_are_listed_and_read() {
+        let blob = |text: &str| BlobRecord { digest: Digest::of(text.as_bytes()), size: 7 };
+        let mount = MountRecord { name: "m".into(), index: blob("i"), packs: vec![blob("p")], written: 5 };
+        let published = Export { mounts: vec![mount.clone()], ..export() }.publish(false).unwrap();
+        assert_eq!(Contents::read(&published).unwrap().mounts, [mount]);
+        let types: Vec<_> = published.blobs.iter().map(|blob| blob.media_type().to_string()).collect();
+        assert_eq!(types[3..], [PACK_MEDIA_TYPE, INDEX_MEDIA_TYPE]);
+        assert!(!String::from_utf8_lossy(&export().publish(false).unwrap().config).contains("mounts"));
     }
 
     /// R7.6.7.

@@ -3,6 +3,7 @@
 //! Members called `rbuild` are ours: BuildKit's reader skips what it does not know.
 
 use super::error::{Error, Result};
+use super::mounts::MountRecord;
 use oci::{DiffId, Digest};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -17,6 +18,21 @@ pub struct Document {
     pub layers: Vec<DocumentLayer>,
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
     pub records: Vec<Record>,
+    #[serde(default, skip_serializing_if = "Beside::is_empty")]
+    pub rbuild: Beside,
+}
+
+/// What rbuild keeps beside records.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Beside {
+    pub mounts: Vec<MountRecord>,
+}
+
+impl Beside {
+    fn is_empty(&self) -> bool {
+        self.mounts.is_empty()
+    }
 }
 
 /// A blob on top of others.
@@ -135,7 +151,7 @@ impl Document {
     /// Parses the records of an inline cache, whose layers are those of its image (R7.6.11).
     pub fn parse_inline(records: &[u8], layers: Vec<DocumentLayer>) -> Result<Document> {
         let records = serde_json::from_slice(records).map_err(|error| Error::Document(error.to_string()))?;
-        let document = Document { layers, records };
+        let document = Document { layers, records, ..Document::default() };
         document.check()?;
         Ok(document)
     }
@@ -257,10 +273,12 @@ mod tests {
     #[test]
     fn long_chains_are_no_danger() {
         let layer = |parent| DocumentLayer { blob: Digest::of(b""), parent, annotations: None };
-        let document = Document { layers: (0..200_000).map(|index| layer(index - 1)).collect(), records: vec![] };
+        let document = Document { layers: (0..200_000).map(|index| layer(index - 1)).collect(), ..Document::default() };
         document.check().unwrap();
-        let circle =
-            Document { layers: (0..200_000).map(|index| layer((index + 1) % 200_000)).collect(), records: vec![] };
+        let circle = Document {
+            layers: (0..200_000).map(|index| layer((index + 1) % 200_000)).collect(),
+            ..Document::default()
+        };
         assert!(circle.check().is_err());
     }
 
@@ -279,7 +297,8 @@ mod tests {
                 inputs: links.iter().map(|link| vec![Link { selector: String::new(), link: *link }]).collect(),
                 rbuild: None,
             });
-            let document = Document { layers: layers.collect(), records: records.collect() };
+            let document =
+                Document { layers: layers.collect(), records: records.collect(), ..Document::default() };
             let bytes = serde_json::to_vec(&document).unwrap();
             if let Ok(parsed) = Document::parse(&bytes) {
                 prop_assert_eq!(&parsed, &document);

@@ -134,16 +134,27 @@ fn not_found(error: mount::MountError, source: &str) -> Error {
 
 impl LocalWorker {
     /// Gets ready what a step mounts, but for secrets and agents that are not there and not required.
-    pub(super) fn step_mounts(&self, wanted: &[op::Mount], inputs: &[Value]) -> Result<StepMounts> {
+    pub(super) fn step_mounts(
+        &self,
+        wanted: &[op::Mount],
+        inputs: &[Value],
+        note: &dyn Fn(String),
+    ) -> Result<StepMounts> {
         let mut ready = StepMounts::default();
         for mount in wanted {
-            let Some(source) = self.mount_source(mount, inputs, &mut ready.copied)? else { continue };
+            let Some(source) = self.mount_source(mount, inputs, &mut ready.copied, note)? else { continue };
             ready.mounts.push(StepMount { target: mount.target.clone(), readonly: mount.readonly, source });
         }
         Ok(ready)
     }
 
-    fn mount_source(&self, mount: &op::Mount, inputs: &[Value], copied: &mut Copied) -> Result<Option<Source>> {
+    fn mount_source(
+        &self,
+        mount: &op::Mount,
+        inputs: &[Value],
+        copied: &mut Copied,
+        note: &dyn Fn(String),
+    ) -> Result<Option<Source>> {
         let source = match &mount.kind {
             MountKind::Bind { from, source } => self.bind_source(*from, inputs, source, !mount.readonly, copied)?,
             MountKind::Cache { id, sharing, from, source, mode, uid, gid } => {
@@ -158,22 +169,29 @@ impl LocalWorker {
                     CacheSharing::Private => Sharing::Private,
                     CacheSharing::Locked => Sharing::Locked,
                 };
-                let name = match &self.options.cache_scope {
-                    Some(scope) => format!("{scope} {name}"),
-                    None => name,
-                };
-                let lease = self.store().cache_mount(&name, sharing)?;
-                if self.options.cache_scope.is_some() {
+                let scope = &self.options.cache_scope;
+                let name = scope.as_ref().map_or_else(|| name.clone(), |scope| format!("{scope} {name}"));
+                if scope.is_none() {
+                    self.remote.note_mount(&name, id);
+                }
+                let lease = self.store().cache_mount_with(&name, sharing, |lease| {
+                    let may_fill = scope.is_none() && lease.is_vacant();
+                    if may_fill && self.remote.fill_mount(self.store(), &name, id, lease, note) {
+                        return Ok(());
+                    }
+                    if !lease.is_new {
+                        return Ok(());
+                    }
+                    let directory = mount::open_directory(lease.path())?;
+                    self.seed(&directory, from.and_then(|from| inputs.get(from)), source, (*uid, *gid), *mode)
+                })?;
+                if scope.is_some() {
                     self.scoped.lock().unwrap_or_else(PoisonError::into_inner).insert(lease.id());
                 }
                 // One without an id of its own is called by its target, after a slash.
                 let called = if id.starts_with("//") { &id[1..] } else { id };
                 self.store().describe(&lease.id(), Kind::CacheMount, &format!("cache mount {called}"));
-                let directory = mount::open_directory(lease.path())?;
-                if lease.is_new {
-                    self.seed(&directory, from.and_then(|from| inputs.get(from)), source, (*uid, *gid), *mode)?;
-                }
-                Source::Cache { directory, _lease: lease }
+                Source::Cache { directory: mount::open_directory(lease.path())?, _lease: lease }
             }
             MountKind::Tmpfs { size } => self.tmpfs_source(*size),
             MountKind::File { content, mode } => Source::File { content: content.clone(), mode: *mode },

@@ -8,6 +8,7 @@ use crate::export::image::step_blob;
 use crate::snapshot::Snapshots;
 use crate::source::image::Images;
 use crate::value::{Layer, LayerOrigin, Stack};
+use cache::remote::mounts::MountRecord;
 use cache::remote::{BUILDKIT_LIMIT, CachedBlob, Export, ExportedStep, Remote, StepResult, Transport, inline_value};
 use cache::{LayerId, Store};
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -29,6 +30,8 @@ pub struct ExportOptions {
     pub compression: Option<Compression>,
     /// Also of layers that came from a remote cache.
     pub force: bool,
+    /// Directories of `RUN --mount=type=cache` too.
+    pub mounts: bool,
 }
 
 /// A step's layer for the cache.
@@ -66,11 +69,15 @@ pub async fn export(
     let uploaded: Vec<_> = uploads.buffer_unordered(UPLOADS).try_collect().await?;
     let lost: HashSet<Digest> = uploaded.into_iter().flatten().collect();
     prepared.retain(|_, layer| !lost.contains(&layer.blob.digest));
-    if prepared.is_empty() {
+    let mounts = match options.mounts {
+        true => super::mounts::export(caches, store, remote, task).await?,
+        false => vec![],
+    };
+    if prepared.is_empty() && mounts.is_empty() {
         task.status("skipping cache export for empty result", 0, 0, true);
         return Ok(None);
     }
-    let published = document(snapshots, &entries, &prepared).publish(remote.wants_annotations())?;
+    let published = document(snapshots, &entries, &prepared, mounts).publish(remote.wants_annotations())?;
     if published.config.len() > BUILDKIT_LIMIT {
         let size = published.config.len();
         task.status(format!("the cache's document has {size} bytes: BuildKit would not read it"), 0, 0, true);
@@ -115,7 +122,7 @@ pub fn inline(
     if steps.iter().all(|step| step.chain.is_empty()) {
         return Ok(None);
     }
-    let export = Export { blobs: Vec::new(), steps, selections: entries.selections };
+    let export = Export { steps, selections: entries.selections, ..Export::default() };
     Ok(Some(inline_value(&export.inline()?)))
 }
 
@@ -279,7 +286,12 @@ async fn upload(store: &Store, layer: &Prepared, remote: &Remote, task: &Task) -
     Ok(None)
 }
 
-fn document(snapshots: &Snapshots, entries: &Entries, prepared: &BTreeMap<LayerId, Prepared>) -> Export {
+fn document(
+    snapshots: &Snapshots,
+    entries: &Entries,
+    prepared: &BTreeMap<LayerId, Prepared>,
+    mounts: Vec<MountRecord>,
+) -> Export {
     let positions: HashMap<&LayerId, usize> = prepared.keys().enumerate().map(|(index, id)| (id, index)).collect();
     let steps = entries.steps().filter_map(|(key, stack, inputs)| {
         let top = stack.layers().last()?;
@@ -293,5 +305,5 @@ fn document(snapshots: &Snapshots, entries: &Entries, prepared: &BTreeMap<LayerI
         Some(ExportedStep { key: *key, result, chain, inputs, output: stack.content().0 })
     });
     let blobs = prepared.values().map(|layer| (layer.blob.clone(), layer.result.created));
-    Export { blobs: blobs.collect(), steps: steps.collect(), selections: entries.selections.clone() }
+    Export { blobs: blobs.collect(), steps: steps.collect(), selections: entries.selections.clone(), mounts }
 }

@@ -1,6 +1,7 @@
 //! Reading what remote caches know.
 
 use super::layer::Unavailable;
+use cache::remote::mounts::MountRecord;
 use cache::remote::{Contents, Error, Id, Remote, Result, StepResult, Transport};
 use futures_util::FutureExt;
 use futures_util::future::{Shared, join_all};
@@ -16,6 +17,8 @@ pub struct ImportSource {
     /// What progress calls it: a reference, a path.
     pub name: String,
     pub remote: Remote,
+    /// Directories of `RUN --mount=type=cache` are taken from it (`cache-mounts=true`).
+    pub mounts: bool,
 }
 
 /// A cache that is read.
@@ -103,6 +106,16 @@ impl Imports {
 
     pub fn selection(&self, selection: &Id) -> Option<Id> {
         self.loading.peek()?.iter().find_map(|(_, contents)| contents.selections.get(selection).copied())
+    }
+
+    /// Who wrote a directory last.
+    pub fn mount(&self, name: &str) -> Option<(Arc<ImportSource>, MountRecord)> {
+        let loaded = self.loading.peek()?;
+        let of_source = |(source, contents): &'_ (Arc<ImportSource>, Contents)| {
+            let mount = contents.mounts.iter().find(|mount| mount.name == name).filter(|_| source.mounts)?;
+            Some((source.clone(), mount.clone()))
+        };
+        loaded.iter().filter_map(of_source).max_by_key(|(_, mount)| mount.written)
     }
 
     /// Knows these steps no more. False if it did not before.

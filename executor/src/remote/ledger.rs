@@ -6,7 +6,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 #[derive(Default)]
-pub(super) struct Ledger(Mutex<Entries>);
+pub(super) struct Ledger {
+    entries: Mutex<Entries>,
+    /// Directories of `RUN --mount=type=cache` that steps mounted, and their ids. They stay when the build begins again: what has run does not run again.
+    mounts: Mutex<BTreeMap<String, String>>,
+}
 
 #[derive(Clone, Default)]
 pub(super) struct Entries {
@@ -17,7 +21,15 @@ pub(super) struct Entries {
 
 impl Ledger {
     fn entries(&self) -> MutexGuard<'_, Entries> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn mount(&self, name: &str, id: &str) {
+        self.mounts.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), id.to_owned());
+    }
+
+    pub fn mounts(&self) -> BTreeMap<String, String> {
+        self.mounts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn inputs(&self, key: &Id, inputs: &[Value]) {

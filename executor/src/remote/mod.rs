@@ -4,12 +4,14 @@
 //! - [`layer`] is a layer that only such a cache has. Its content id is all that the keys of later steps need, so a build can be hits from end to end with
 //!   nothing fetched. Its blob is fetched when a step or an output needs the files.
 //! - If that fails, or the cache knows no more than the content id, the build drops these records and is solved again without them: [`RemoteCaches::discard`].
+//! - [`mounts`] are the directories of `RUN --mount=type=cache`.
 //! - [`ledger`] remembers what a build found and made, and [`mod@export`] writes it.
 
 mod export;
 mod import;
 mod layer;
 mod ledger;
+mod mounts;
 
 pub use export::{ExportOptions, export, inline, make_ready};
 pub use import::{ImportSource, Source};

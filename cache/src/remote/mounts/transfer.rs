@@ -5,6 +5,7 @@ use super::index::Index;
 use super::pack::{MOST_PACK, Packed, Packer, Unpacker};
 use super::{BlobRecord, INDEX_MEDIA_TYPE, MountRecord, PACK_MEDIA_TYPE, now, tree};
 use crate::blob::BlobWriter;
+use crate::mount::CacheMountLease;
 use crate::store::Store;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use std::collections::HashSet;
@@ -99,6 +100,18 @@ pub async fn fetch_mount(store: &Store, record: &MountRecord, remote: &Remote) -
 }
 
 impl FetchedMount {
+    /// Makes what was read the content of a directory that is empty, in one step. False if there is nothing in it.
+    pub fn place(&self, store: &Store, lease: &CacheMountLease) -> Result<bool> {
+        if self.index.entries.len() < 2 {
+            return Ok(false);
+        }
+        let attempt = store.begin_layer()?;
+        let directory = File::open(attempt.upper()).map_err(Error::io("open", attempt.upper()))?;
+        self.restore(&directory.into())?;
+        std::fs::rename(attempt.upper(), lease.path()).map_err(Error::io("make", lease.path()))?;
+        Ok(true)
+    }
+
     /// Makes what was read in a directory that is empty. If that fails, what is in it is of no use.
     pub fn restore(&self, directory: &OwnedFd) -> Result<()> {
         let open = |pack: &BlobWriter| File::open(pack.path()).map_err(Error::io("open", pack.path()));

@@ -49,6 +49,10 @@ impl Refusal {
                     None => "the bucket is in another region: set region=".to_owned(),
                 }
             }
+            // What is asked for without a body is refused without one.
+            "" if status == StatusCode::BAD_REQUEST => {
+                "the session has expired or its token is wrong, or the bucket is in another region".to_owned()
+            }
             _ if status == StatusCode::FORBIDDEN => {
                 format!("the credentials may not do this in the bucket {bucket:?}, or are wrong")
             }

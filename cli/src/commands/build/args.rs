@@ -43,13 +43,15 @@ pub struct BuildArgs {
     #[arg(long, value_name = "STAGE[,STAGE]", value_delimiter = ',', conflicts_with = "no_cache")]
     pub no_cache_filter: Vec<String>,
 
-    /// A remote cache to take results of steps from, after the store: an image name, or `type=registry,ref=NAME`, `type=local,src=DIR`, `type=s3`,
-    /// `type=gha`. Several are asked in this order. One that cannot be read is left out
+    /// A remote cache to take results of steps from, after the store: an image name, or `type=registry,ref=NAME`, `type=local,src=DIR`, `type=s3,bucket=NAME`,
+    /// `type=gha`. Several are asked in this order. One that cannot be read is left out. With `cache-mounts=true`, directories of RUN --mount=type=cache that are empty
+    /// here are filled from it
     #[arg(long, value_name = "NAME | type=TYPE[,KEY=VALUE]")]
     pub cache_from: Vec<String>,
 
-    /// Write a remote cache when the build is done: an image name, or `type=registry,ref=NAME`, `type=local,dest=DIR`, `type=inline`,
-    /// `type=s3`, `type=gha`. With `mode=max` it has the layers of all steps rather than just those of the result
+    /// Write a remote cache when the build is done: an image name, or `type=registry,ref=NAME`, `type=local,dest=DIR`, `type=inline`, `type=s3,bucket=NAME`,
+    /// `type=gha`. With `mode=max` it has the layers of all steps rather than just those of the result, with `cache-mounts=true` the directories of
+    /// RUN --mount=type=cache too, of which only changes are sent
     #[arg(long, value_name = "NAME | type=TYPE[,KEY=VALUE]")]
     pub cache_to: Vec<String>,
 

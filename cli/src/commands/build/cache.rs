@@ -10,31 +10,28 @@ use cache::remote::{Attributes, Format, GhaCache, GhaConfig, LocalCache, Registr
 use executor::remote::{ExportOptions, ImportSource, RemoteCaches, export, make_ready as fetch};
 use executor::source::image::Images;
 use executor::value::{Stack, Value};
-<<<<<<< HEAD
 use oci::codec::Compression;
 use oci::fetch::Exchange;
 use oci::{Descriptor, Reference};
-=======
-use oci::Descriptor;
-use oci::fetch::Exchange;
->>>>>>> f53182a (--cache-from and --cache-to of types s3 and gha)
 use solver::event::EventSink;
 use std::collections::BTreeMap;
 
 const TYPES: [&str; 5] = ["registry", "local", "inline", "s3", "gha"];
-<<<<<<< HEAD
-=======
-/// Attributes that are never shown.
-const SECRETS: [&str; 5] = ["access_key_id", "secret_access_key", "session_token", "token", "ghtoken"];
->>>>>>> f53182a (--cache-from and --cache-to of types s3 and gha)
 const DEFAULT_TAG: &str = "latest";
 
 /// The remote caches of a build.
 pub struct Caches {
-    from: Vec<(String, Remote)>,
+    from: Vec<Source>,
     to: Vec<Target>,
     /// Images have the records of their steps in them.
     pub inline: bool,
+}
+
+/// A cache to read.
+struct Source {
+    name: String,
+    remote: Remote,
+    mounts: bool,
 }
 
 /// A cache to write.
@@ -81,7 +78,11 @@ impl Caches {
     /// Begins to read the caches, unless nothing that they know would be taken.
     pub fn start(&self, no_cache: bool, app: &App, events: &EventSink) -> RemoteCaches {
         let from = self.from.iter().filter(|_| !no_cache);
-        let sources = from.map(|(name, remote)| ImportSource { name: name.clone(), remote: remote.clone() });
+        let sources = from.map(|Source { name, remote, mounts }| ImportSource {
+            name: name.clone(),
+            remote: remote.clone(),
+            mounts: *mounts,
+        });
         RemoteCaches::new(sources.collect(), self.inline || !self.to.is_empty(), &app.snapshots, events)
     }
 
@@ -163,33 +164,10 @@ impl From<CliError> for Mistake {
     }
 }
 
-<<<<<<< HEAD
 /// The text of the flag may hold secrets, so it is not told.
 fn invalid(flag: &str, kind: &str, problem: &str) -> CliError {
     let kind = if kind.is_empty() { String::new() } else { format!(" of type {kind}") };
     CliError::Usage(format!("invalid {flag}{kind}: {problem}"))
-=======
-fn invalid(flag: &str, text: &str, problem: &str) -> CliError {
-    CliError::Usage(format!("invalid {flag} {:?}: {problem}", without_secrets(text)))
-}
-
-/// The text of a flag as it may be shown.
-fn without_secrets(text: &str) -> String {
-    let is_secret = |text: &str| SECRETS.iter().any(|name| text.to_lowercase().contains(&format!("{name}=")));
-    if !is_secret(text) {
-        return text.to_owned();
-    }
-    // Without quotes and commas in values it is clear where a secret ends; else nothing is shown.
-    let fields: Vec<_> = text.split(',').collect();
-    if text.contains('"') || fields.iter().any(|field| !field.contains('=')) {
-        return "…".to_owned();
-    }
-    let shown = fields.into_iter().map(|field| match field.split_once('=') {
-        Some((name, _)) if is_secret(field) => format!("{name}=…"),
-        _ => field.to_owned(),
-    });
-    shown.collect::<Vec<_>>().join(",")
->>>>>>> f53182a (--cache-from and --cache-to of types s3 and gha)
 }
 
 /// Types and attributes. What has no `=` is names of images (R7.5.1).
@@ -210,8 +188,9 @@ fn entries(text: &str) -> std::result::Result<Vec<(String, Attributes)>, String>
     Ok(vec![(kind, attributes)])
 }
 
-fn source(kind: &str, mut attributes: Attributes, app: &App) -> std::result::Result<(String, Remote), Mistake> {
-    let source = match kind {
+fn source(kind: &str, mut attributes: Attributes, app: &App) -> std::result::Result<Source, Mistake> {
+    let mounts = attributes.take_flag("cache-mounts")?.unwrap_or(false);
+    let (name, remote) = match kind {
         "registry" => registry(&mut attributes, Format::new(None, None)?, app)?,
         "local" => {
             let (directory, tag) = (attributes.require("src")?, attributes.take("tag"));
@@ -229,7 +208,7 @@ fn source(kind: &str, mut attributes: Attributes, app: &App) -> std::result::Res
         other => return Err(unknown(other).into()),
     };
     attributes.finish()?;
-    Ok(source)
+    Ok(Source { name, remote, mounts })
 }
 
 /// `None` stands for an inline cache.
@@ -240,7 +219,8 @@ fn target(kind: &str, mut attributes: Attributes, app: &App) -> std::result::Res
         Some(other) => return Err(format!("unknown mode {other:?}: expected min or max").into()),
     };
     let ignore_error = attributes.take_flag("ignore-error")?.unwrap_or(false);
-    let mut options = ExportOptions { all, compression: None, force: false };
+    let mounts = attributes.take_flag("cache-mounts")?.unwrap_or(false);
+    let mut options = ExportOptions { all, compression: None, force: false, mounts };
     let mut format = |attributes: &mut Attributes| -> std::result::Result<Format, String> {
         let level = attributes.take("compression-level").map(|level| level.parse());
         let level = level.transpose().map_err(|_| "invalid compression-level: expected a number".to_owned())?;
@@ -261,7 +241,6 @@ fn target(kind: &str, mut attributes: Attributes, app: &App) -> std::result::Res
             let cache = LocalCache::destination(directory.into(), tag, reset, format);
             ("exporting cache to client directory", Remote::Local(cache))
         }
-<<<<<<< HEAD
         // These always hold gzip (R7.5.2).
         "s3" => {
             options.compression = Some(Compression::GZIP);
@@ -271,14 +250,17 @@ fn target(kind: &str, mut attributes: Attributes, app: &App) -> std::result::Res
             options.compression = Some(Compression::GZIP);
             ("exporting cache to GitHub Actions Cache", gha(&mut attributes)?.1)
         }
-=======
-        "s3" => ("exporting cache to Amazon S3", s3(&mut attributes)?.1),
-        "gha" => ("exporting to GitHub Actions Cache", gha(&mut attributes)?.1),
->>>>>>> f53182a (--cache-from and --cache-to of types s3 and gha)
         "inline" if all => {
             return Err("an inline cache has the layers of its image and no others: mode=max needs another type"
                 .to_owned()
                 .into());
+        }
+        "inline" if mounts => {
+            return Err(
+                "an inline cache is part of an image, and holds no directories: cache-mounts=true needs another type"
+                    .to_owned()
+                    .into(),
+            );
         }
         "inline" => {
             attributes.finish()?;
@@ -301,11 +283,7 @@ fn registry(attributes: &mut Attributes, format: Format, app: &App) -> std::resu
 
 fn s3(attributes: &mut Attributes) -> std::result::Result<(String, Remote), String> {
     let config = S3Config::new(attributes, &variable)?;
-<<<<<<< HEAD
     let name = format!("s3:{}/{}{}", config.bucket, config.prefix, config.names.join(";"));
-=======
-    let name = format!("s3://{}/{}{}", config.bucket, config.prefix, config.names.join(";"));
->>>>>>> f53182a (--cache-from and --cache-to of types s3 and gha)
     Ok((name, Remote::S3(S3Cache::new(config, Exchange::new(USER_AGENT)))))
 }
 
