@@ -65,6 +65,8 @@ pub struct Moto {
     pub writer: (String, String),
     /// Of one who may nothing.
     pub nobody: (String, String),
+    /// Those, and the session's token, of a role that may use S3.
+    pub role: (String, String, String),
 }
 
 impl Moto {
@@ -90,7 +92,8 @@ impl Moto {
         // Somebody must read on, lest it block on a full pipe.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
         let nobody = (String::new(), String::new());
-        let mut moto = Moto { process, host, writer: nobody.clone(), nobody };
+        let role = (String::new(), String::new(), String::new());
+        let mut moto = Moto { process, host, writer: nobody.clone(), nobody, role };
         for bucket in buckets {
             assert_eq!(http(&moto.host, "PUT", &format!("/{bucket}"), &[], "").0, 200);
         }
@@ -98,6 +101,14 @@ impl Moto {
         moto.nobody = moto.user("nobody");
         let allow = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}"#;
         moto.iam(&format!("Action=PutUserPolicy&UserName=writer&PolicyName=p&PolicyDocument={}", form(allow)));
+        let trust =
+            r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"sts:AssumeRole"}]}"#;
+        moto.iam(&format!("Action=CreateRole&RoleName=ci&AssumeRolePolicyDocument={}", form(trust)));
+        moto.iam(&format!("Action=PutRolePolicy&RoleName=ci&PolicyName=p&PolicyDocument={}", form(allow)));
+        let role = "Action=AssumeRole&RoleArn=arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2Fci&RoleSessionName=test";
+        let answer = moto.ask("sts", &format!("{role}&Version=2011-06-15"));
+        moto.role =
+            (element(&answer, "AccessKeyId"), element(&answer, "SecretAccessKey"), element(&answer, "SessionToken"));
         assert_eq!(http(&moto.host, "POST", "/moto-api/reset-auth", &[], "0").0, 200);
         moto
     }
@@ -105,22 +116,21 @@ impl Moto {
     fn user(&self, name: &str) -> (String, String) {
         self.iam(&format!("Action=CreateUser&UserName={name}"));
         let answer = self.iam(&format!("Action=CreateAccessKey&UserName={name}"));
-        let element = |name: &str| {
-            let (_, rest) = answer.split_once(&format!("<{name}>")).unwrap();
-            rest.split('<').next().unwrap().to_owned()
-        };
-        (element("AccessKeyId"), element("SecretAccessKey"))
+        (element(&answer, "AccessKeyId"), element(&answer, "SecretAccessKey"))
     }
 
     fn iam(&self, body: &str) -> String {
-        let headers = [
-            (
-                "Authorization",
-                "AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/iam/aws4_request, SignedHeaders=host, Signature=x",
-            ),
-            ("Content-Type", "application/x-www-form-urlencoded"),
-        ];
-        let (status, answer) = http(&self.host, "POST", "/", &headers, &format!("{body}&Version=2010-05-08"));
+        self.ask("iam", &format!("{body}&Version=2010-05-08"))
+    }
+
+    /// Before signatures are checked.
+    fn ask(&self, service: &str, body: &str) -> String {
+        let authorization = format!(
+            "AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=x"
+        );
+        let headers =
+            [("Authorization", authorization.as_str()), ("Content-Type", "application/x-www-form-urlencoded")];
+        let (status, answer) = http(&self.host, "POST", "/", &headers, body);
         assert_eq!(status, 200, "{answer}");
         answer
     }
@@ -161,6 +171,12 @@ impl Drop for Moto {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// The text of an element in XML.
+fn element(xml: &str, name: &str) -> String {
+    let (_, rest) = xml.split_once(&format!("<{name}>")).unwrap();
+    rest.split('<').next().unwrap().to_owned()
 }
 
 fn modules() -> PathBuf {

@@ -28,6 +28,7 @@ mod prune;
 mod registry;
 mod remote;
 mod remote_cache;
+mod remote_services;
 mod reproducible;
 mod rootless;
 mod run;

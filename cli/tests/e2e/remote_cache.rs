@@ -9,7 +9,7 @@ const PROJECT: &str = "FROM busybox AS build\nWORKDIR /src\nCOPY a.txt .\nRUN ca
     FROM busybox\nRUN echo deps > /deps\nCOPY --from=build /src/out /out\nCOPY b.txt /b\nRUN cat /out /b > /all\n";
 
 /// Another machine with the same base image.
-fn machine(first: &Harness) -> Harness {
+pub fn machine(first: &Harness) -> Harness {
     let archive = first.path_text("base.tar");
     if !first.path("base.tar").exists() {
         first.rbuild(&["save", "busybox", "-o", &archive]).ok();
@@ -19,7 +19,7 @@ fn machine(first: &Harness) -> Harness {
     harness
 }
 
-fn project(harness: &Harness) -> std::path::PathBuf {
+pub fn project(harness: &Harness) -> std::path::PathBuf {
     let context = harness.context("project", PROJECT);
     std::fs::write(context.join("a.txt"), "a\n").unwrap();
     std::fs::write(context.join("b.txt"), "b\n").unwrap();
@@ -28,7 +28,7 @@ fn project(harness: &Harness) -> std::path::PathBuf {
 
 impl Outcome {
     /// The names of the steps that ran, without their prefixes.
-    fn ran(&self) -> Vec<String> {
+    pub fn ran(&self) -> Vec<String> {
         let mut names = std::collections::BTreeMap::new();
         let mut ran = Vec::new();
         for line in self.stderr.lines() {
