@@ -65,6 +65,17 @@ fn an_object_store_between_machines() {
     assert_eq!(built.ran(), NOTHING, "{}", built.stderr);
     assert_eq!(second.output("x", &["cat", "/all"]), "a\nb\n");
 
+    // The bucket as a part of the host's name, which only a proxy can resolve here.
+    let proxy = format!("http://{}", moto.host);
+    let proxied = [keys[0], keys[1], ("http_proxy", &proxy), ("HTTP_PROXY", &proxy)];
+    let amazon = "type=s3,bucket=cache,region=us-east-1,endpoint_url=http://s3.us-east-1.amazonaws.com,prefix=host/";
+    build(&second, &project(&second), &["--cache-to", &format!("{amazon},mode=max")], &proxied).ok();
+    let listed = moto.boto("s3.list_objects_v2(Bucket='cache', Prefix='host/')['KeyCount']");
+    assert_eq!(listed, "8");
+    let third = machine(&first);
+    let built = build(&third, &project(&third), &["--cache-from", amazon], &proxied).ok();
+    assert_eq!(built.ran(), NOTHING, "{}", built.stderr);
+
     // Who may not read it builds without; who may not write it fails, unless that does not matter (R7.5.4).
     let third = machine(&first);
     let nobody = [("AWS_ACCESS_KEY_ID", moto.nobody.0.as_str()), ("AWS_SECRET_ACCESS_KEY", &moto.nobody.1)];
