@@ -237,8 +237,8 @@ impl Snapshots {
         drop(root);
         let upper = mount::open_directory(attempt.upper())?;
         let mut size = 0;
-        let changes = oci::layer::diff(upper.as_fd(), lower.as_ref().map(AsFd::as_fd), self.marks(), &is_single)?;
-        let changes = changes.inspect(|change| {
+        let mut diff = oci::layer::diff(upper.as_fd(), lower.as_ref().map(AsFd::as_fd), self.marks(), &is_single)?;
+        let changes = diff.by_ref().inspect(|change| {
             if let Ok(Change { kind: ChangeKind::File { size: bytes }, .. }) = change {
                 size += bytes;
             }
@@ -246,6 +246,10 @@ impl Snapshots {
         let ended = SystemTime::now();
         let times = if times_count { ContentTimes::Outside(started, ended) } else { ContentTimes::None };
         let content = oci::layer::content_id(changes, upper.as_fd(), times, &known)?;
+        let content = match diff.other_attributes() {
+            Some(attributes) => *blake3::hash(&[content, attributes].concat()).as_bytes(),
+            None => content,
+        };
         let earlier = if adopt { self.store.layer_with_content(below.content().0, content)? } else { None };
         let id = match earlier {
             Some(id) => id,

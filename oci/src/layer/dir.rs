@@ -116,8 +116,8 @@ pub fn proc_path(dir: BorrowedFd<'_>, name: &[u8]) -> Vec<u8> {
 }
 
 /// One xattr of one name; `None` if it is not set or the file system has no xattrs.
-pub fn xattr(dir: BorrowedFd<'_>, name: &CStr, attribute: &CStr) -> rustix::io::Result<Option<Vec<u8>>> {
-    let path = proc_path(dir, name.to_bytes());
+pub fn xattr(dir: BorrowedFd<'_>, name: &[u8], attribute: &CStr) -> rustix::io::Result<Option<Vec<u8>>> {
+    let path = proc_path(dir, name);
     read_value(|buffer| rustix::fs::lgetxattr(path.as_slice(), attribute, buffer))
 }
 
@@ -129,6 +129,12 @@ pub fn fd_xattr(fd: BorrowedFd<'_>, attribute: &CStr) -> rustix::io::Result<Opti
 /// The names of an open file's xattrs.
 pub fn fd_xattr_names(fd: BorrowedFd<'_>) -> rustix::io::Result<Vec<CString>> {
     Ok(split_names(read_value(|buffer| rustix::fs::flistxattr(fd, buffer))?))
+}
+
+/// The names of the xattrs of one name.
+pub fn xattr_names(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Vec<CString>> {
+    let path = proc_path(dir, name);
+    Ok(split_names(read_value(|buffer| rustix::fs::llistxattr(path.as_slice(), buffer))?))
 }
 
 /// The xattrs of one name, in byte order of their names.

@@ -13,6 +13,7 @@
 //! - [`tar_from_directory`] and [`copy_tree`] export a whole merged tree, [`tar_from_trees`] several.
 
 mod apply;
+mod attributes;
 mod compare;
 mod content;
 mod copy;

@@ -6,6 +6,7 @@
 //! hundred thousand levels deep needs no stack. A directory that did not change itself is held back until something below it is known to
 //! have changed (spec X4.10).
 
+use super::attributes::{self, Attributes};
 use super::dir::{self, join};
 use super::{Change, ChangeKind, Error, shown};
 use rayon::prelude::*;
@@ -71,7 +72,13 @@ struct Pending {
 
 enum Item {
     Entry(Change, Option<Inode>),
-    Directory { change: Change, modified: bool, contents: Pending },
+    Directory {
+        change: Change,
+        modified: bool,
+        contents: Pending,
+    },
+    /// Of an entry, whether it is a change or not: [`Attributes::others`](super::attributes::Attributes).
+    Attributes([u8; 32]),
 }
 
 type Inode = (u32, u32, u64);
@@ -89,6 +96,7 @@ pub struct Changes<'a> {
     /// Where a file with several names was met first (X4.12).
     first_names: HashMap<Inode, Box<[u8]>>,
     ready: VecDeque<Change>,
+    attributes: Option<blake3::Hasher>,
 }
 
 /// A directory that the walk is in.
@@ -131,6 +139,9 @@ impl Iterator for Changes<'_> {
                     self.release();
                     self.ready.push_back(change);
                 }
+                Some(Item::Attributes(digest)) => {
+                    self.attributes.get_or_insert_default().update(&digest);
+                }
                 Some(Item::Directory { change, modified, contents }) => match self.contents(contents) {
                     Ok(items) if modified => {
                         self.release();
@@ -150,6 +161,11 @@ impl Iterator for Changes<'_> {
 }
 
 impl Changes<'_> {
+    /// A digest of the extended attributes that are no part of a layer and that steps see all the same; once all changes have come.
+    pub fn other_attributes(&self) -> Option<[u8; 32]> {
+        self.attributes.as_ref().map(|hasher| hasher.finalize().into())
+    }
+
     /// Something changed here: so the directories that lead to it are listed.
     fn release(&mut self) {
         let held = self.frames[self.held_from..].iter_mut().filter_map(|frame| frame.held.take());
@@ -165,7 +181,7 @@ impl Changes<'_> {
         }
         let following = frame.items.as_slice().iter().filter_map(|item| match item {
             Item::Directory { contents, .. } => Some(contents.clone()),
-            Item::Entry(..) => None,
+            Item::Entry(..) | Item::Attributes(_) => None,
         });
         let pending: Vec<Pending> = std::iter::once(first).chain(following.take(AHEAD - 1)).collect();
         frame.ahead = match pending.len() >= PARALLEL_FROM {
@@ -180,7 +196,14 @@ impl<'a> Walk<'a> {
     pub fn changes(self) -> Result<Changes<'a>, Error> {
         let root = Pending { path: Vec::new(), lower: self.lower.is_some(), opaque: false };
         let frames = vec![Frame::new(self.scan(&root)?, None)];
-        Ok(Changes { walk: self, held_from: 1, frames, first_names: HashMap::new(), ready: VecDeque::new() })
+        Ok(Changes {
+            walk: self,
+            held_from: 1,
+            frames,
+            first_names: HashMap::new(),
+            ready: VecDeque::new(),
+            attributes: None,
+        })
     }
 
     fn scan(&self, pending: &Pending) -> Result<Scanned, Error> {
@@ -230,9 +253,24 @@ impl<'a> Walk<'a> {
             }
             return Ok(());
         };
-        let kind = match FileType::from_raw_mode(here.stx_mode.into()) {
+        let file_type = FileType::from_raw_mode(here.stx_mode.into());
+        // Symlinks cannot have any that count.
+        let attributes = match file_type {
+            FileType::RegularFile | FileType::Directory => attributes::read(place.dir, place.name.to_bytes(), &path)?,
+            _ => Attributes::default(),
+        };
+        let has_others = attributes.others.is_some();
+        scanned.extend(attributes.others.map(Item::Attributes));
+        let lost = |path: &[u8]| -> Result<Option<Item>, Error> {
+            let lower = place.lower.filter(|_| !has_others && below.is_some());
+            let Some(lower) = lower else { return Ok(None) };
+            let below = attributes::read(lower, place.name.to_bytes(), path)?;
+            Ok(below.others.map(|_| Item::Attributes(attributes::removed(path))))
+        };
+        let kind = match file_type {
             FileType::Directory => {
                 let lower = below.is_some_and(|below| is_directory(&below));
+                scanned.extend(lost(&path)?);
                 let modified = below.is_none_or(|below| !same_metadata(&here, &below));
                 let change = change(path.clone(), ChangeKind::Directory, &here, None);
                 let contents = Pending { path, lower, opaque: opaque && lower };
@@ -261,14 +299,11 @@ impl<'a> Walk<'a> {
             // A socket means nothing without the process that listened on it (X4.11).
             _ => return Ok(()),
         };
-        let capability = match kind {
-            ChangeKind::File { .. } => capability(place.dir, place.name, &path)?,
-            _ => None,
-        };
-        let change = change(path, kind, &here, capability);
+        let change = change(path, kind, &here, attributes.capability);
         if let (Some(below), Some(lower)) = (below, place.lower)
             && is_equal(&change, &here, &below, place, lower)?
         {
+            scanned.extend(lost(&change.path)?);
             return Ok(());
         }
         let is_shared = here.stx_nlink > 1 && !(self.is_single)(&change.path);
@@ -324,7 +359,7 @@ fn is_directory(stat: &Statx) -> bool {
 }
 
 fn capability(dir: BorrowedFd<'_>, name: &CStr, path: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-    dir::xattr(dir, name, c"security.capability").map_err(|e| Error::io("read the capabilities of", path, e))
+    dir::xattr(dir, name.to_bytes(), c"security.capability").map_err(|e| Error::io("read the capabilities of", path, e))
 }
 
 fn same_metadata(a: &Statx, b: &Statx) -> bool {

@@ -209,3 +209,38 @@ fn times_can_be_left_out() {
         oci::layer::empty_content_id()
     );
 }
+
+/// Attributes that are no part of a layer are told all the same, also of what did not change otherwise.
+#[test]
+fn other_attributes_are_told() {
+    // Path, name and value of one in the upper and one in the lower tree.
+    type Attribute<'a> = Option<(&'a str, &'a str, &'a str)>;
+    let attributes = |above: Attribute, below: Attribute| {
+        let (upper, lower) = (Tree::new(), Tree::new());
+        for (tree, attribute) in [(&upper, above), (&lower, below)] {
+            tree.dir("d").file("d/f", "same").time("d/f", 1, 0);
+            if let Some((path, name, value)) = attribute {
+                tree.xattr(path, name, value.as_bytes());
+            }
+        }
+        let mut changes = oci::layer::diff(upper.fd(), Some(lower.fd()), Marks::User, &|_| false).unwrap();
+        assert_eq!(changes.by_ref().count(), 0, "no change of the layer");
+        changes.other_attributes()
+    };
+    assert_eq!(attributes(None, None), None);
+    // The kernel's own.
+    assert_eq!(attributes(Some(("d", "user.overlay.origin", "x")), None), None);
+    let one = |path, name, value| attributes(Some((path, name, value)), None);
+    let lost = |path| attributes(None, Some((path, "user.a", "1")));
+    let found = [
+        one("d/f", "user.a", "1"),
+        one("d/f", "user.a", "2"),
+        one("d/f", "user.b", "1"),
+        one("d", "user.a", "1"),
+        lost("d"),
+        lost("d/f"),
+    ];
+    for (number, digest) in found.iter().enumerate() {
+        assert!(digest.is_some() && !found[..number].contains(digest), "{number}");
+    }
+}
