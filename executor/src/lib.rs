@@ -8,6 +8,7 @@
 pub mod builds;
 pub mod cdi;
 pub mod container;
+pub mod contents;
 mod copies;
 pub mod debug;
 pub mod emulation;

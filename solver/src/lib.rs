@@ -25,5 +25,6 @@ pub mod lower;
 pub mod op;
 pub mod outline;
 pub mod record;
+pub mod report;
 pub mod schedule;
 pub mod trace;

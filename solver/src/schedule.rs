@@ -274,6 +274,7 @@ where
             return Ok(Ok(value));
         }
         let _lock = self.index.lock(&key).await.map_err(|error| self.failed(error))?;
+        self.options.tracer.locked(self.id);
         if let Some(value) = self.lookup(&key, inputs)? {
             return Ok(Ok(value));
         }
@@ -281,6 +282,7 @@ where
             Some(slots) => Some(slots.acquire().await.expect("it is never closed")),
             None => None,
         };
+        self.options.tracer.running(self.id);
         self.start();
         let value = match self.run(inputs, contributions).await {
             Ok(value) => {

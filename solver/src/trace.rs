@@ -242,8 +242,20 @@ impl Trace {
 #[derive(Clone, Debug, Default)]
 pub struct Tracer(Arc<Mutex<HashMap<VertexId, Observed>>>);
 
+/// When a vertex had what it waits for after its inputs. What it never waited for is missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// The inputs were read, as far as the key needs it.
+    pub keyed: Option<SystemTime>,
+    /// Nobody else was making the same.
+    pub locked: Option<SystemTime>,
+    /// There was a slot, where parallelism is limited: from here on it ran.
+    pub running: Option<SystemTime>,
+}
+
 #[derive(Clone, Debug, Default)]
 struct Observed {
+    waits: Waits,
     started: Option<SystemTime>,
     completed: Option<SystemTime>,
     state: State,
@@ -258,6 +270,20 @@ impl Tracer {
         let mut all = self.observed();
         let observed = all.entry(id).or_default();
         (observed.key, observed.contributions) = (Some(key), contributions.to_vec());
+        observed.waits.keyed = Some(SystemTime::now());
+    }
+
+    pub(crate) fn locked(&self, id: VertexId) {
+        self.observed().entry(id).or_default().waits.locked = Some(SystemTime::now());
+    }
+
+    pub(crate) fn running(&self, id: VertexId) {
+        self.observed().entry(id).or_default().waits.running = Some(SystemTime::now());
+    }
+
+    /// What vertices waited for; no part of traces that are kept.
+    pub fn waits(&self, graph: &Graph) -> HashMap<VertexDigest, Waits> {
+        self.observed().iter().map(|(id, observed)| (graph[*id].digest(), observed.waits)).collect()
     }
 
     pub(crate) fn started(&self, id: VertexId) {

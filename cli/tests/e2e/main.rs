@@ -5,6 +5,7 @@
 //! they are not in their usual places.
 
 mod attacks;
+mod browser;
 mod build;
 mod check;
 mod containers;
@@ -29,6 +30,7 @@ mod registry;
 mod remote;
 mod remote_cache;
 mod remote_services;
+mod report;
 mod reproducible;
 mod rootless;
 mod run;

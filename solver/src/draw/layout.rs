@@ -286,7 +286,9 @@ impl Placing<'_> {
         for (to, node) in self.drawing.nodes.iter().enumerate() {
             let mut inputs: Vec<_> = node.inputs.iter().collect();
             inputs.sort_by(|a, b| boxes[a.from].x.total_cmp(&boxes[b.from].x));
-            let middle = (inputs.len() as f64 - 1.0) / 2.0;
+            // What comes from straight above stays straight.
+            let above = inputs.iter().position(|edge| boxes[edge.from].x == boxes[to].x);
+            let middle = above.map_or((inputs.len() as f64 - 1.0) / 2.0, |above| above as f64);
             for (position, edge) in inputs.into_iter().enumerate() {
                 let (source, target) = (boxes[edge.from], boxes[to]);
                 let spread = ((position as f64 - middle) * 14.0).clamp(-BOX_WIDTH / 2.5, BOX_WIDTH / 2.5);

@@ -54,19 +54,23 @@ pub fn inline(drawing: &Drawing, links: &Links<'_>) -> String {
 }
 
 fn content(out: &mut String, drawing: &Drawing, layout: &Layout, links: &Links<'_>) {
-    for (stage, frame) in drawing.stages.iter().zip(&layout.frames) {
-        let Rect { x, y, width, height } = frame;
-        let unused = if stage.is_used { "" } else { " unused" };
-        // Writing to a string does not fail.
-        let _ = writeln!(
-            out,
-            "<g class=\"frame{unused}\"><rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" rx=\"8\"/>{}<text x=\"{INSET}\" y=\"20\">{}</text></svg></g>",
-            clip(*x, *y, *width, 30.0),
-            escaped(&cut(&stage.title(), 60))
-        );
+    // Writing to a string does not fail.
+    for Rect { x, y, width, height } in &layout.frames {
+        let _ =
+            writeln!(out, "<rect class=\"frame\" x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" rx=\"8\"/>");
     }
     for route in &layout.routes {
         edge(out, route, links.critical.contains(&route.from) && links.critical.contains(&route.to));
+    }
+    // Over the edges, so that they can be read.
+    for (stage, frame) in drawing.stages.iter().zip(&layout.frames) {
+        let class = if stage.is_used { "title" } else { "title unused" };
+        let _ = writeln!(
+            out,
+            "{}<text class=\"{class}\" x=\"{INSET}\" y=\"20\">{}</text></svg>",
+            clip(frame.x, frame.y, frame.width, 30.0),
+            escaped(&cut(&stage.title(), 60))
+        );
     }
     for (index, (node, rect)) in drawing.nodes.iter().zip(&layout.boxes).enumerate() {
         draw(out, node, rect, links.target.map(|target| target(index)), links.critical.contains(&index));

@@ -99,6 +99,10 @@ pub struct BuildArgs {
     #[arg(long, value_name = "FORMAT[,dest=FILE]", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
     pub explain: Option<String>,
 
+    /// Write one page about the build, also if it fails: a timeline with the critical path, the graph, each step's log and why it ran, and what the layers hold
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
+
     /// Print the image's id and nothing else
     #[arg(short, long)]
     pub quiet: bool,

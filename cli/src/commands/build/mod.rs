@@ -7,6 +7,7 @@ mod explain;
 mod export;
 mod metadata;
 mod record;
+mod report;
 mod request;
 pub mod secret;
 mod shell;
@@ -36,6 +37,7 @@ use oci::{Platform, Reference};
 use parser::lint::Rule;
 use parser::{Diagnostic, LineIndex};
 use record::Recorder;
+use report::{End, Reporter};
 use request::Request;
 use shell::Debugging;
 use solver::check;
@@ -63,30 +65,40 @@ pub fn run(args: BuildArgs, app: &App, debug: bool) -> Result<ExitCode> {
     let images = app.images(args.pull)?;
     let runtime = app.runtime()?;
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    let (reporter, receiver) = match &args.report {
+        Some(path) => {
+            Reporter::begin(path, &request, receiver).map(|(reporter, receiver)| (Some(reporter), receiver))?
+        }
+        None => (None, receiver),
+    };
     let display = Display::start(request.mode, debug, receiver);
     let events = EventSink::new(sender);
     interrupt::listen()?;
     let recorder = Recorder::new(&args, &request);
     let result = runtime.block_on(async {
         tokio::select! {
-            result = build(&args, &request, app, &images, &events, &recorder) => result,
+            result = build(&args, &request, app, &images, &events, &recorder, reporter.as_ref()) => result,
             code = interrupt::interrupted() => Ok(Outcome::Cancelled(code)),
         }
     });
     drop(events);
     drop(images);
+    let record = |ending: Ending, end: End| {
+        let recorded = recorder.finish(app, ending);
+        reporter.map_or(Ok(()), |reporter| reporter.write(app, &recorder, recorded, ending, end))
+    };
     // What was cancelled ends here, so that the display sees it.
-    let conclude = |runtime: Runtime, display: Display, ending: Ending| {
+    let shut_down = |runtime: Runtime, display: Display| {
         runtime.shutdown_timeout(interrupt::PATIENCE);
         display.finish();
-        recorder.finish(app, ending);
-        app.store.empty_trash();
     };
     match result {
         Ok(Outcome::Debugging(debugging)) => {
             interrupt::hand_over();
+            let ending = if debugging.failure.is_some() { Ending::Failed } else { Ending::Succeeded };
+            let error = debugging.failure.as_ref().map(ToString::to_string);
             display.finish();
-            recorder.finish(app, if debugging.failure.is_some() { Ending::Failed } else { Ending::Succeeded });
+            warn_of(record(ending, End { error, ..End::default() }));
             // The agents and the network of the step are tasks of the runtime.
             let code = runtime.block_on(debugging.run());
             runtime.shutdown_timeout(Duration::from_secs(1));
@@ -94,19 +106,35 @@ pub fn run(args: BuildArgs, app: &App, debug: bool) -> Result<ExitCode> {
             Ok(ExitCode::from(code?))
         }
         Ok(Outcome::Built { image, members }) => {
-            conclude(runtime, display, Ending::Succeeded);
+            shut_down(runtime, display);
+            let reported = record(Ending::Succeeded, End { built: image.as_deref(), error: None });
+            app.store.empty_trash();
             export::report(&args, image.as_deref(), members)?;
+            reported?;
             Ok(ExitCode::SUCCESS)
         }
         Ok(Outcome::Cancelled(code)) => {
-            conclude(runtime, display, Ending::Cancelled);
+            shut_down(runtime, display);
+            warn_of(record(Ending::Cancelled, End::default()));
+            app.store.empty_trash();
             Ok(cancelled(code))
         }
         Err(error) => {
-            conclude(runtime, display, if interrupt::code().is_some() { Ending::Cancelled } else { Ending::Failed });
+            let error = error.of_build();
+            let ending = if interrupt::code().is_some() { Ending::Cancelled } else { Ending::Failed };
+            shut_down(runtime, display);
+            warn_of(record(ending, End { built: None, error: Some(error.to_string()) }));
+            app.store.empty_trash();
             // It may have failed because of that.
-            interrupt::code().map_or_else(|| Err(error.of_build()), |code| Ok(cancelled(code)))
+            interrupt::code().map_or_else(|| Err(error), |code| Ok(cancelled(code)))
         }
+    }
+}
+
+/// Says that there is no report where something else decides the exit code.
+fn warn_of(reported: Result<()>) {
+    if let Err(error) = reported {
+        let _ = writeln!(std::io::stderr(), "warning: --report: {}", error.message());
     }
 }
 
@@ -137,6 +165,7 @@ async fn build(
     images: &Images,
     events: &EventSink,
     recorder: &Recorder,
+    reporter: Option<&Reporter>,
 ) -> Result<Outcome> {
     let secrets = &request.worker.secrets;
     let urls = Urls::new(app.snapshots.clone(), Downloader::new(USER_AGENT), secrets.clone());
@@ -222,6 +251,9 @@ async fn build(
             return Err(CliError::Failed("the build has no files as its result".into()));
         };
         parts.push(PlatformResult { platform: target.config.platform(), stack, target });
+    }
+    if let Some(reporter) = reporter {
+        reporter.solved(&parts);
     }
     if let ([part], true) = (parts.as_slice(), args.wants_shell()) {
         let exec = shell::next_step(part, request);

@@ -8,10 +8,12 @@ use crate::app::App;
 use crate::error::Result;
 use executor::builds::Builds;
 use parser::source::redacted;
+use solver::event::VertexDigest;
 use solver::explain::Explainer;
 use solver::graph::{Graph, VertexId};
 use solver::record::{BuildRecord, Identity, Outcome};
-use solver::trace::Tracer;
+use solver::trace::{Trace, Tracer, Waits};
+use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -21,11 +23,19 @@ use std::time::SystemTime;
 pub struct Recorder {
     /// For the scheduler.
     pub tracer: Tracer,
-    identity: Identity,
+    pub identity: Identity,
+    pub started: SystemTime,
     no_cache: bool,
     explain: Option<Explain>,
-    started: SystemTime,
+    /// Somebody wants the trace also where there is nothing new to keep.
+    wants_trace: bool,
     plan: OnceLock<Plan>,
+}
+
+/// What became of a build.
+pub struct Recorded {
+    pub trace: Trace,
+    pub waits: HashMap<VertexDigest, Waits>,
 }
 
 struct Plan {
@@ -41,6 +51,7 @@ impl Recorder {
             identity: identity(request),
             no_cache: args.no_cache,
             explain: request.explain.clone(),
+            wants_trace: args.report.is_some(),
             started: SystemTime::now(),
             plan: OnceLock::new(),
         }
@@ -52,17 +63,20 @@ impl Recorder {
     }
 
     /// Says why steps ran, if that is asked for, and keeps the record. A failure to do so fails no build.
-    pub fn finish(&self, app: &App, outcome: Outcome) {
-        let Some(plan) = self.plan.get() else { return };
-        if let Err(error) = self.conclude(app, plan, outcome)
-            && self.explain.is_some()
-        {
-            // Nobody may be there to read it.
-            let _ = writeln!(std::io::stderr(), "warning: --explain: {error}");
-        }
+    pub fn finish(&self, app: &App, outcome: Outcome) -> Option<Recorded> {
+        let plan = self.plan.get()?;
+        let trace = self.conclude(app, plan, outcome).unwrap_or_else(|error| {
+            if self.explain.is_some() {
+                // Nobody may be there to read it.
+                let _ = writeln!(std::io::stderr(), "warning: --explain: {error}");
+            }
+            // What is known without the records.
+            self.wants_trace.then(|| self.tracer.trace(&plan.graph, &plan.targets, &plan.source, &[0; 32]))
+        });
+        trace.map(|trace| Recorded { trace, waits: self.tracer.waits(&plan.graph) })
     }
 
-    fn conclude(&self, app: &App, plan: &Plan, outcome: Outcome) -> Result<()> {
+    fn conclude(&self, app: &App, plan: &Plan, outcome: Outcome) -> Result<Option<Trace>> {
         let builds = Builds(&app.store);
         let fingerprint = self.tracer.fingerprint(&plan.graph, &plan.targets);
         let entries = builds.entries_of(&self.identity)?;
@@ -70,8 +84,8 @@ impl Recorder {
         let is_idle = self.tracer.is_idle(&plan.graph);
         // Nothing ran, and it is what was there last time: the record of that tells all that one of this build would.
         let is_new = !(is_known && is_idle);
-        if !is_new && self.explain.is_none() {
-            return Ok(());
+        if !is_new && self.explain.is_none() && !self.wants_trace {
+            return Ok(None);
         }
         let secret = app.store.build_secret()?;
         let mut trace = self.tracer.trace(&plan.graph, &plan.targets, &plan.source, &secret);
@@ -89,10 +103,10 @@ impl Recorder {
         if is_new {
             builds.keep(&record, fingerprint.as_deref().unwrap_or("0"))?;
         }
-        match &self.explain {
-            Some(explain) => explain.tell(&record, last.as_ref()),
-            None => Ok(()),
+        if let Some(explain) = &self.explain {
+            explain.tell(&record, last.as_ref())?;
         }
+        Ok(Some(record.trace))
     }
 }
 
