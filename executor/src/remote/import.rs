@@ -27,6 +27,7 @@ pub struct Source {
     pub(super) index: usize,
     pub(super) name: String,
     pub(super) remote: Remote,
+    pub(super) mounts: bool,
 }
 
 impl std::fmt::Debug for Source {
@@ -53,8 +54,8 @@ impl Imports {
     /// Reads all sources at the same time. One that cannot be read is told about, and is none (R7.5.4).
     pub fn start(sources: Vec<ImportSource>, events: &EventSink) -> Imports {
         let mut tasks = Vec::new();
-        let reading = sources.into_iter().enumerate().map(|(index, ImportSource { name, remote })| {
-            let (source, events) = (Arc::new(Source { index, name, remote }), events.clone());
+        let reading = sources.into_iter().enumerate().map(|(index, ImportSource { name, remote, mounts })| {
+            let (source, events) = (Arc::new(Source { index, name, remote, mounts }), events.clone());
             let reading = tokio::spawn(async move {
                 let task = events.start(format!("importing cache manifest from {}", source.name));
                 match read(&source.remote).await {
@@ -109,9 +110,9 @@ impl Imports {
     }
 
     /// Who wrote a directory last.
-    pub fn mount(&self, name: &str) -> Option<(Arc<ImportSource>, MountRecord)> {
+    pub fn mount(&self, name: &str) -> Option<(Arc<Source>, MountRecord)> {
         let loaded = self.loading.peek()?;
-        let of_source = |(source, contents): &'_ (Arc<ImportSource>, Contents)| {
+        let of_source = |(source, contents): &'_ (Arc<Source>, Contents)| {
             let mount = contents.mounts.iter().find(|mount| mount.name == name).filter(|_| source.mounts)?;
             Some((source.clone(), mount.clone()))
         };

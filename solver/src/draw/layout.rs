@@ -1,8 +1,8 @@
 //! Where things of a drawing stand.
 //!
 //! As Sugiyama's method has it, nodes get *rows* by longest paths, so that edges always lead down. Within a row, order is given rather than searched for: each
-//! stage has a *column*, so that its steps stand below each other, and a stage that goes on from another one stands below it in the same column if there is room. What
-//! several stages take is in a row of its own at the top, ordered by where it is taken (barycentres).
+//! stage has a *column*, so that its steps stand below each other. Stages share a column where they do not get into each other's way, best with the one
+//! that they go on from. What several stages take is in a row of its own at the top, ordered by where it is taken (barycentres).
 //!
 //! An edge to the next row is drawn in the gap between the two. A longer one goes through the first gap to a *track* at the left of its target's column, down
 //! along it, and through the last gap. So no edge crosses a box. Edges from one node into one column share a track.
@@ -74,7 +74,7 @@ pub fn layout(drawing: &Drawing) -> Layout {
     Placing { drawing, rows, columns, column_of }.place()
 }
 
-/// By longest paths; what has no inputs stands right above its first user.
+/// By longest paths; then everything goes down to right above its first user, so that a stage stands beside the step that takes it.
 fn rows(drawing: &Drawing) -> Vec<usize> {
     let nodes = &drawing.nodes;
     let is_shared = |index: usize| nodes[index].stage.is_none();
@@ -85,14 +85,12 @@ fn rows(drawing: &Drawing) -> Vec<usize> {
         rows[index] = if is_shared(index) && node.inputs.is_empty() { 0 } else { below.max(first) };
     }
     let mut highest_user = vec![usize::MAX; nodes.len()];
-    for (index, node) in nodes.iter().enumerate() {
+    for (index, node) in nodes.iter().enumerate().rev() {
+        if !is_shared(index) && highest_user[index] != usize::MAX {
+            rows[index] = highest_user[index] - 1;
+        }
         for edge in &node.inputs {
             highest_user[edge.from] = highest_user[edge.from].min(rows[index]);
-        }
-    }
-    for (index, node) in nodes.iter().enumerate() {
-        if node.inputs.is_empty() && !is_shared(index) && highest_user[index] != usize::MAX {
-            rows[index] = highest_user[index] - 1;
         }
     }
     rows
@@ -114,13 +112,14 @@ fn columns(drawing: &Drawing, rows: &[usize]) -> (Vec<Column>, Vec<usize>) {
     let mut columns: Vec<Column> = Vec::new();
     let mut column_of = vec![usize::MAX; drawing.stages.len()];
     for stage in 0..drawing.stages.len() {
-        let begins = extent(stage).0;
+        let (begins, ends) = extent(stage);
+        let is_free = |column: &usize| {
+            columns.get(*column).is_some_and(|column: &Column| {
+                column.stages.iter().map(|other| extent(*other)).all(|other| other.1 < begins || ends < other.0)
+            })
+        };
         let below_parent = parent(stage).and_then(|parent| column_of.get(parent).copied());
-        let free = below_parent.filter(|column| {
-            columns
-                .get(*column)
-                .is_some_and(|column: &Column| column.stages.iter().all(|other| extent(*other).1 < begins))
-        });
+        let free = below_parent.filter(is_free).or_else(|| (0..columns.len()).find(is_free));
         let column = free.unwrap_or(columns.len());
         if column == columns.len() {
             columns.push(Column { stages: Vec::new(), boxes: 1, tracks: 0 });

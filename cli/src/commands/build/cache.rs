@@ -68,7 +68,7 @@ impl Caches {
 
     /// The names in registries that are read: their repositories may have what an image needs.
     pub fn repositories(&self) -> Vec<Reference> {
-        let registries = self.from.iter().filter_map(|(_, remote)| match remote {
+        let registries = self.from.iter().filter_map(|source| match &source.remote {
             Remote::Registry(cache) => Some(cache.reference().clone()),
             _ => None,
         });
@@ -305,19 +305,6 @@ fn unknown(kind: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn secrets_are_not_shown() {
-        for (text, shown) in [
-            ("type=s3,bucket=b,Secret_Access_Key=hush", "type=s3,bucket=b,Secret_Access_Key=…"),
-            ("token=hush,type=gha,ghtoken=hush", "token=…,type=gha,ghtoken=…"),
-            ("type=s3,\"session_token=hu,sh\"", "…"),
-            ("type=s3,session_token=hu,sh", "…"),
-            ("type=registry,ref=a", "type=registry,ref=a"),
-        ] {
-            assert_eq!(without_secrets(text), shown);
-        }
-    }
 
     /// R7.5.1.
     #[test]

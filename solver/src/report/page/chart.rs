@@ -87,9 +87,9 @@ impl Context<'_> {
             _ => seconds(to - from),
         };
         let _ = write!(out, "<text x=\"{:.3}%\" dx=\"6\" y=\"15\">{text}</text>", percent(to));
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "</svg><span class=\"hidden\">{word}, began at {}, {}</span></li>\n",
+            "</svg><span class=\"hidden\">{word}, began at {}, {}</span></li>",
             seconds(span.0),
             seconds(to - from)
         );

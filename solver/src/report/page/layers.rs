@@ -41,16 +41,16 @@ impl Context<'_> {
         out.push_str("</p>\n<ol class=\"layers\">\n");
         for layer in &image.layers {
             let share = 100.0 * bytes(layer) as f64 / largest as f64;
-            let _ = write!(
+            let _ = writeln!(
                 out,
-                "<li><div class=\"layer\"><svg class=\"share\" width=\"100%\" height=\"100%\" aria-hidden=\"true\"><rect width=\"{share:.2}%\" height=\"100%\"/></svg><span class=\"number\">{}</span>{}</div>\n",
+                "<li><div class=\"layer\"><svg class=\"share\" width=\"100%\" height=\"100%\" aria-hidden=\"true\"><rect width=\"{share:.2}%\" height=\"100%\"/></svg><span class=\"number\">{}</span>{}</div>",
                 self.layer_size(layer),
                 self.maker(layer)
             );
             if !layer.biggest.is_empty() {
-                let _ = write!(
+                let _ = writeln!(
                     out,
-                    "<details><summary>{} · biggest files</summary>\n",
+                    "<details><summary>{} · biggest files</summary>",
                     count(layer.entries, "entry", "entries")
                 );
                 files(out, layer.biggest.iter().map(|(path, bytes)| (path.as_str(), *bytes)));

@@ -180,7 +180,7 @@ impl Context<'_> {
             sum += link.seconds;
             sum >= 0.9 * self.total
         });
-        longest.truncate(enough.map_or(longest.len(), |last| last + 1).max(1).min(12));
+        longest.truncate(enough.map_or(longest.len(), |last| last + 1).clamp(1, 12));
         let chosen: Vec<&Link> = self.path.iter().filter(|link| longest.contains(link)).collect();
         let share = 100.0 * chosen.iter().map(|link| link.seconds).sum::<f64>() / self.total;
         out.push_str("<section id=\"time\" class=\"card\"><h2>Where the time went</h2>\n");
@@ -195,9 +195,9 @@ impl Context<'_> {
         for link in chosen {
             let entry = &self.entries[link.entry];
             let share = 100.0 * link.seconds / self.total;
-            let _ = write!(
+            let _ = writeln!(
                 out,
-                "<li><svg class=\"share\" width=\"100%\" height=\"100%\" aria-hidden=\"true\"><rect width=\"{share:.2}%\" height=\"100%\"/></svg><span class=\"number\">{}</span><span class=\"number\">{share:.0} %</span>{}</li>\n",
+                "<li><svg class=\"share\" width=\"100%\" height=\"100%\" aria-hidden=\"true\"><rect width=\"{share:.2}%\" height=\"100%\"/></svg><span class=\"number\">{}</span><span class=\"number\">{share:.0} %</span>{}</li>",
                 seconds(link.seconds),
                 self.link(link.entry, &entry.name)
             );

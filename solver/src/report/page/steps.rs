@@ -32,9 +32,8 @@ impl Context<'_> {
             self.table_row(out, index);
         }
         out.push_str("</tbody></table></div>\n<div class=\"details\">\n");
-        let full = self.full_logs();
-        for index in 0..self.entries.len() {
-            self.details(out, index, full[index]);
+        for (index, is_full) in self.full_logs().into_iter().enumerate() {
+            self.details(out, index, is_full);
         }
         out.push_str("</div></section>\n");
     }
@@ -54,9 +53,9 @@ impl Context<'_> {
             Some(value) => format!("<td class=\"number\" data-value=\"{value:.6}\">{}</td>", seconds(value)),
             None => "<td class=\"number\" data-value=\"-1\"></td>".to_owned(),
         };
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<tr data-for=\"e{index}\"><td class=\"number\" data-value=\"{index}\">{}</td><td>{}</td><td><span class=\"badge {class}\">{word}</span></td>{}{}<td>{}</td></tr>\n",
+            "<tr data-for=\"e{index}\"><td class=\"number\" data-value=\"{index}\">{}</td><td>{}</td><td><span class=\"badge {class}\">{word}</span></td>{}{}<td>{}</td></tr>",
             index + 1,
             self.link(index, &entry.name),
             cell(began),
@@ -85,9 +84,9 @@ impl Context<'_> {
         let critical = if self.critical.contains(&index) { " critical" } else { "" };
         let open = if entry.state == State::Failed { " open" } else { "" };
         let took = entry.span.filter(|_| entry.state != State::Cached).map(|_| seconds(entry.seconds()));
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<details id=\"e{index}\" class=\"step {class}{critical}\"{open}><summary><span class=\"badge {class}\">{word}</span><span class=\"name\">{}</span><span class=\"number\">{}</span></summary>\n",
+            "<details id=\"e{index}\" class=\"step {class}{critical}\"{open}><summary><span class=\"badge {class}\">{word}</span><span class=\"name\">{}</span><span class=\"number\">{}</span></summary>",
             escaped(&cut(&entry.name, 300)),
             took.unwrap_or_default()
         );
@@ -145,7 +144,7 @@ impl Context<'_> {
         }
         let last = entry.inputs.iter().copied().filter_map(|input| Some((self.entries[input].span?.1, input)));
         if let Some((_, last)) = last.max_by(|a, b| a.0.total_cmp(&b.0)) {
-            fact("Last input", self.link(last, &self.entries[last].name));
+            fact("Last input", self.link(last, &cut(&self.entries[last].name, 100)));
         }
         out.push_str("</dl>\n");
     }
