@@ -8,6 +8,7 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
     fsmount, fsopen, open_tree,
 };
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -41,7 +42,8 @@ impl MountError {
 
 type Result<T> = std::result::Result<T, MountError>;
 
-/// The merged view of `layers`, bottom first. With an upper and a work directory it is writable, and what is written goes to the
+/// The merged view of `layers`, bottom first. The kernel takes no directory twice (ELOOP); of one that is there twice, as of two steps without effect, the upper
+/// place is the one that shows. With an upper and a work directory it is writable, and what is written goes to the
 /// upper one. `empty` is a directory with nothing in it, for stacks too short for the kernel.
 ///
 /// `volatile`: the kernel need not sync the upper directory, which belongs to no image until it is complete. `index`, `redirect_dir`,
@@ -83,8 +85,10 @@ pub fn overlay(
     };
     // Neutral, since processes inside see it in their mount table.
     set("source", Path::new("overlay"))?;
-    let needs_empty = layers.is_empty() || (layers.len() == 1 && upper.is_none());
-    for layer in layers.iter().rev().map(PathBuf::as_path).chain(needs_empty.then_some(empty)) {
+    let mut placed = HashSet::with_capacity(layers.len());
+    let once: Vec<_> = layers.iter().rev().map(PathBuf::as_path).filter(|layer| placed.insert(*layer)).collect();
+    let needs_empty = once.is_empty() || (once.len() == 1 && upper.is_none());
+    for layer in once.into_iter().chain(needs_empty.then_some(empty)) {
         set("lowerdir+", layer).map_err(|error| error.advise("Linux 6.7 or newer is needed"))?;
     }
     for option in ["index", "xino"] {

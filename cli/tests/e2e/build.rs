@@ -197,6 +197,18 @@ fn outputs_that_are_files() {
     assert_eq!(listing, "r/\nr/f\nr/l\n");
 }
 
+/// One layer may be in a stack twice, which no overlay takes.
+#[test]
+fn steps_of_equal_layers() {
+    const EQUAL: &str = "FROM busybox\nRUN true\nRUN true #\nRUN true # #\nCOPY --link f /f\nRUN echo changed > /f\n\
+        COPY --link f /f\nRUN cat /f > /g\n";
+    let harness = Harness::new();
+    let context = harness.context("c", EQUAL);
+    std::fs::write(context.join("f"), "linked\n").unwrap();
+    harness.build(&context, &["-t", "x"]).ok();
+    assert_eq!(harness.output("x", &["cat", "/f", "/g"]), "linked\nlinked\n");
+}
+
 #[test]
 fn mounts_of_run() {
     let harness = Harness::new();
