@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::lock::FileLock;
-use crate::store::{Store, random_name};
+use crate::store::Store;
 use oci::{Descriptor, Digest, ImageIndex};
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -200,7 +200,8 @@ impl Store {
         index.set_manifests(entries);
         let path = self.path("index.json");
         let bytes = oci::layout::to_json(&index);
-        let temporary = self.path("tmp").join(random_name());
+        // One name, as one process at a time writes it: what a killed one left is written over.
+        let temporary = self.path("tmp/index.json");
         fs::write(&temporary, bytes).map_err(|error| {
             let _ = fs::remove_file(&temporary);
             Error::io("write", &temporary)(error)

@@ -99,7 +99,7 @@ impl Attempt {
         let place = self.store.path("snapshots").join(&id.0);
         // The kernel's leavings in the work directory are of no use, and a volatile one must never be mounted again.
         let _ = fs::remove_dir_all(&self.work);
-        self.store.makes(&id.0, record.size);
+        self.store.makes_layer(&id, record.size);
         match fs::rename(&self.path, &place) {
             Ok(()) => {
                 self.committed = true;

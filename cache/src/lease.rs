@@ -142,6 +142,12 @@ impl Store {
         self.lease().state().made += bytes;
     }
 
+    /// The same of a layer, which is half done until it has a record: that must be written down, however young the process is.
+    pub(crate) fn makes_layer(&self, id: &LayerId, bytes: u64) {
+        self.makes(&id.to_string(), bytes);
+        self.settle();
+    }
+
     fn settle(&self) {
         self.lease().state().settle(|| self.lease_path());
     }
@@ -288,6 +294,16 @@ mod tests {
         assert!(!dead.exists() && !place("layer-half").exists());
         assert!(place("layer-other").exists());
         assert!(again.has_layer(&LayerId::from_stored(kept.to_string())).unwrap());
+    }
+
+    /// A process may be killed before it would have written a lease of what it only looks for.
+    #[test]
+    fn who_makes_a_layer_has_a_lease() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let id = LayerId::from_stored("layer-1".into());
+        store.makes_layer(&id, 0);
+        assert_eq!(store.leases().len(), 1);
     }
 
     #[test]
