@@ -291,6 +291,7 @@ mod tests {
         assert_eq!(fs::read_to_string(other.layer_path(&id).join("f")).unwrap(), "x");
         assert_eq!(other.layer_with_content([1; 32], [2; 32]).unwrap(), Some(id.clone()));
         assert_eq!(other.layer_with_content([1; 32], [3; 32]).unwrap(), None);
+        store.end_use().unwrap();
         assert_eq!(fs::read_dir(directory.path().join("tmp")).unwrap().count(), 0);
         fs::remove_dir_all(store.path("snapshots").join(&id.0)).unwrap();
         assert_eq!(store.layer(&id).unwrap(), None);

@@ -214,13 +214,20 @@ impl Store {
         let Ok(exclusive) = self.exclusive() else { return };
         let leased = self.leased(&exclusive);
         let Some(_lock) = try_lock_existing(path) else { return };
+        let mut is_clear = true;
         // The last line may be half an id: it is that of no directory then.
-        for id in fs::read_to_string(path).unwrap_or_default().lines() {
-            if LayerId::is_one(id) && !leased.contains(id) && matches!(self.is_recorded(id), Ok(false)) {
-                self.discard(&self.path("snapshots").join(id));
+        for id in fs::read_to_string(path).unwrap_or_default().lines().filter(|id| LayerId::is_one(id)) {
+            let place = self.path("snapshots").join(id);
+            match self.is_recorded(id) {
+                Ok(true) => {}
+                Ok(false) if !leased.contains(id) => drop(self.discard(&place)),
+                // Somebody makes the same, or only looks for it: the next start knows more.
+                _ => is_clear &= !place.exists(),
             }
         }
-        let _ = fs::remove_file(path);
+        if is_clear {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
@@ -315,6 +322,10 @@ mod tests {
         let dead = directory.path().join("tmp/x.lease");
         fs::write(&dead, "layer-half\n").unwrap();
         Store::open(directory.path()).unwrap();
-        assert!(!dead.exists() && directory.path().join("snapshots/layer-half").exists());
+        assert!(directory.path().join("snapshots/layer-half").exists());
+        // It only looked for it: what is left goes after it has ended.
+        store.lease().state().end();
+        Store::open(directory.path()).unwrap();
+        assert!(!dead.exists() && !directory.path().join("snapshots/layer-half").exists());
     }
 }
