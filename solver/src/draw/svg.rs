@@ -63,11 +63,14 @@ fn content(out: &mut String, drawing: &Drawing, layout: &Layout, links: &Links<'
         edge(out, route, links.critical.contains(&route.from) && links.critical.contains(&route.to));
     }
     // Over the edges, so that they can be read.
-    for (stage, frame) in drawing.stages.iter().zip(&layout.frames) {
+    for (index, (stage, frame)) in drawing.stages.iter().zip(&layout.frames).enumerate() {
+        // Beside the tracks.
+        let inside = drawing.nodes.iter().zip(&layout.boxes).filter(|(node, _)| node.stage == Some(index));
+        let left = inside.map(|(_, rect)| rect.x - frame.x).fold(frame.width, f64::min);
         let class = if stage.is_used { "title" } else { "title unused" };
         let _ = writeln!(
             out,
-            "{}<text class=\"{class}\" x=\"{INSET}\" y=\"20\">{}</text></svg>",
+            "{}<text class=\"{class}\" x=\"{left}\" y=\"20\">{}</text></svg>",
             clip(frame.x, frame.y, frame.width, 30.0),
             escaped(&cut(&stage.title(), 60))
         );
