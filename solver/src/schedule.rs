@@ -16,7 +16,7 @@ use crate::event::{Event, EventSink, VertexEvent};
 use crate::graph::{Graph, VertexId};
 use crate::key::{self, ContentId, ContentKey, InputKey};
 use crate::op::{Input, Op, Selection};
-use crate::trace::{State, Tracer};
+use crate::trace::{State, Tracer, unexpanded_name};
 use futures_util::future::{join_all, try_join_all};
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
@@ -103,7 +103,7 @@ pub trait CacheIndex<V>: Send + Sync + 'static {
     /// Waits until nobody else, in this process or another, runs the op of this key.
     fn lock(&self, key: &ContentKey) -> impl Future<Output = Result<Self::Lock, Self::Error>> + Send;
 
-    /// Keeps a result. `name` tells people what it is.
+    /// Keeps a result. `name` tells people what it is; values of variables are not in it.
     fn record(&self, key: &ContentKey, value: &V, name: &str) -> Result<(), Self::Error>;
 }
 
@@ -286,7 +286,7 @@ where
         self.start();
         let value = match self.run(inputs, contributions).await {
             Ok(value) => {
-                let recorded = self.index.record(&key, &value, &self.graph[self.id].name);
+                let recorded = self.index.record(&key, &value, &unexpanded_name(&self.graph[self.id]));
                 recorded.map(|()| value).map_err(|error| self.failed(error))
             }
             Err(error) if self.worker.is_stale(&error) => return Ok(Err(error)),

@@ -391,7 +391,7 @@ fn source_name(op: &Op) -> Option<String> {
 }
 
 /// Steps are named after their instruction with its variables expanded; what those hold stays out of traces.
-fn unexpanded_name(vertex: &Vertex) -> String {
+pub(crate) fn unexpanded_name(vertex: &Vertex) -> String {
     let Some(origin) = vertex.origin.as_deref().filter(|_| vertex.op.has_result() || vertex.op == Op::Merge) else {
         return vertex.name.clone();
     };

@@ -248,7 +248,7 @@ fn target(kind: &str, mut attributes: Attributes, app: &App) -> std::result::Res
         }
         "gha" => {
             options.compression = Some(Compression::GZIP);
-            ("exporting cache to GitHub Actions Cache", gha(&mut attributes)?.1)
+            ("exporting to GitHub Actions Cache", gha(&mut attributes)?.1)
         }
         "inline" if all => {
             return Err("an inline cache has the layers of its image and no others: mode=max needs another type"
@@ -283,7 +283,7 @@ fn registry(attributes: &mut Attributes, format: Format, app: &App) -> std::resu
 
 fn s3(attributes: &mut Attributes) -> std::result::Result<(String, Remote), String> {
     let config = S3Config::new(attributes, &variable)?;
-    let name = format!("s3:{}/{}{}", config.bucket, config.prefix, config.names.join(";"));
+    let name = format!("s3://{}/{}{}", config.bucket, config.prefix, config.names.join(";"));
     Ok((name, Remote::S3(S3Cache::new(config, Exchange::new(USER_AGENT)))))
 }
 

@@ -234,9 +234,15 @@ fn deep_trees_do_not_stay() {
     command.args(["build", "--progress=plain"]).arg(context).env("RBUILD_ROOT", harness.path("store"));
     let outcome = Outcome::of(command.output().unwrap()).fails(1);
     assert_eq!(attempts(&outcome)["deep"], "1500");
-    for directory in ["tmp", "trash"] {
-        assert_eq!(std::fs::read_dir(harness.path("store").join(directory)).unwrap().count(), 0, "{directory}");
+    let count = |directory: &str| std::fs::read_dir(harness.path("store").join(directory)).unwrap().count();
+    assert_eq!(count("tmp"), 0);
+    // A build deletes no longer than its user would wait; the next ones go on.
+    for _ in 0..20 {
+        if count("trash") > 0 {
+            harness.build_text("FROM scratch\nLABEL a=b\n", &[]).ok();
+        }
     }
+    assert_eq!(count("trash"), 0);
 }
 
 #[test]
