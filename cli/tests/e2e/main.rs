@@ -38,4 +38,5 @@ mod scheduling;
 mod secrets;
 mod servers;
 mod signals;
+mod soak;
 mod stores;
