@@ -38,7 +38,10 @@ pub enum Error {
         id.get(..12).unwrap_or(id)
     )]
     NameInUse { name: String, id: String },
-    #[error("{} is not a valid document: {source}", path.display())]
+    #[error(
+        "{} is not a valid document: {source} (repair it, or remove it: the store then knows no images any more)",
+        path.display()
+    )]
     Document { path: PathBuf, source: serde_json::Error },
     #[error(
         "{} is not a store, and not empty (it holds {found:?}): name an empty or new directory with --root or RBUILD_ROOT",
@@ -74,6 +77,11 @@ impl Error {
         }
     }
 
+    /// The database is not what was written to it.
+    pub(crate) fn is_damaged_database(&self) -> bool {
+        matches!(self, Error::Database { source, .. } if is_damage(source))
+    }
+
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_owned();
         move |source| Error::Io { action, path, source }
@@ -100,7 +108,15 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
+fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+}
+
 fn database_advice(path: &Path, error: &rusqlite::Error) -> &'static str {
+    if is_damage(error) {
+        return " (the next rbuild that has the store to itself begins with an empty cache; images stay)";
+    }
     use rusqlite::ErrorCode::{CannotOpen, DiskFull, SystemIoFailure};
     // Where there is no room for its log, SQLite does not say so.
     let is_full = || rustix::fs::statvfs(path).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < 1 << 16);

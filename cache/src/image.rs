@@ -184,7 +184,11 @@ impl Store {
 
     fn index(&self) -> Result<ImageIndex> {
         let path = self.path("index.json");
-        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        let bytes = match fs::read(&path) {
+            // Somebody removed it, as it was damaged.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(oci::layout::index(Vec::new())),
+            bytes => bytes.map_err(Error::io("read", &path))?,
+        };
         oci::layout::index_from_json(&bytes).map_err(|source| Error::Document { path, source })
     }
 

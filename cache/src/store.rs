@@ -35,6 +35,7 @@ struct Inner {
     root: PathBuf,
     database: Database,
     lease: Lease,
+    begins_anew: bool,
 }
 
 impl Store {
@@ -61,8 +62,12 @@ impl Store {
         }
         let root = root.canonicalize().map_err(Error::io("open the store", root))?;
         ownership::check(&root)?;
-        let database = Database::open(&root.join("cache.db"))?;
-        let store = Store { inner: Arc::new(Inner { root, database, lease: Lease::default() }) };
+        let mut begins_anew = false;
+        let database = Database::open(&root, |files| {
+            begins_anew = true;
+            throw_away(&root, files);
+        })?;
+        let store = Store { inner: Arc::new(Inner { root, database, lease: Lease::default(), begins_anew }) };
         store.clear_leavings()?;
         if is_new {
             store.keep_ballast();
@@ -79,6 +84,11 @@ impl Store {
             }
             opened => opened,
         }
+    }
+
+    /// The database was damaged: the cache is empty now. Images are all there.
+    pub fn begins_anew(&self) -> bool {
+        self.inner.begins_anew
     }
 
     pub fn root(&self) -> &Path {
@@ -108,10 +118,7 @@ impl Store {
 
     /// Moves a file or directory out of the way; it is deleted when nobody waits. Gives its name in the trash.
     pub(crate) fn discard(&self, path: &Path) -> Option<OsString> {
-        let name = format!("{}-{}", random_name(), path.file_name().unwrap_or_default().to_string_lossy());
-        // Where even that fails there is nothing to be done; the next start tries again.
-        fs::rename(path, self.path("trash").join(&name)).ok()?;
-        Some(name.into())
+        discard(self.root(), path)
     }
 
     /// Deletes what was discarded. Deleting many files slows down other work on the same file system: call it at the end. What takes longer than
@@ -155,18 +162,33 @@ impl Store {
     }
 }
 
+fn discard(root: &Path, path: &Path) -> Option<OsString> {
+    let name = format!("{}-{}", random_name(), path.file_name().unwrap_or_default().to_string_lossy());
+    // Where even that fails there is nothing to be done; the next start tries again.
+    fs::rename(path, root.join("trash").join(&name)).ok()?;
+    Some(name.into())
+}
+
+/// A damaged database, after the layers that nothing else knows of.
+fn throw_away(root: &Path, database: &[PathBuf]) {
+    let layers = fs::read_dir(root.join("snapshots")).into_iter().flatten().flatten();
+    for path in layers.map(|entry| entry.path()).chain(database.iter().cloned()) {
+        discard(root, &path);
+    }
+}
+
 /// A directory with other things in it must not become a store: its `tmp` would be cleared. What a process that died while it made a
 /// store has left is no other thing.
 fn refuse_foreign(root: &Path) -> Result<()> {
-    const OURS: [&str; 10] =
-        ["ballast", "blobs", "snapshots", "mounts", "containers", "builds", "tmp", "locks", "trash", "empty"];
+    const OURS: [&str; 11] =
+        ["ballast", "blobs", "snapshots", "mounts", "containers", "builds", "git", "tmp", "locks", "trash", "empty"];
     let entries = match fs::read_dir(root) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         entries => entries.map_err(Error::io("open the store", root))?,
     };
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let is_ours =
-        |name: &String| OURS.contains(&name.as_str()) || name.starts_with("index.") || name.starts_with("oci-layout");
+    let begins = ["index.", "oci-layout", "cache.db", crate::usage::DIGESTS];
+    let is_ours = |name: &String| OURS.contains(&name.as_str()) || begins.iter().any(|begin| name.starts_with(begin));
     match names.into_iter().find(|name| !is_ours(name)) {
         Some(found) => Err(Error::NotAStore { path: root.to_owned(), found }),
         None => Ok(()),
@@ -235,6 +257,58 @@ mod tests {
         fs::remove_file(directory.path().join("file")).unwrap();
         fs::remove_file(lock).unwrap();
         Store::open(directory.path()).unwrap();
+    }
+
+    /// A cache can be made again, images cannot.
+    #[test]
+    fn a_damaged_database_is_begun_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let (root, database) = (directory.path(), directory.path().join("cache.db"));
+        let damages: [&dyn Fn(); 4] = [
+            &|| fs::write(&database, vec![0; fs::metadata(&database).unwrap().len() as usize]).unwrap(),
+            &|| fs::File::options().write(true).open(&database).unwrap().set_len(5000).unwrap(),
+            &|| fs::remove_file(&database).and_then(|()| fs::create_dir(&database)).unwrap(),
+            &|| fs::write(root.join("cache.db-damaged"), "").unwrap(),
+        ];
+        let blob = Store::open(root).unwrap().put_blob(b"of an image").unwrap();
+        for damage in damages {
+            let store = Store::open(root).unwrap();
+            assert!(!store.begins_anew());
+            store.put_memo("n", "k", b"v").unwrap();
+            fs::create_dir_all(root.join("snapshots/layer-1/fs")).unwrap();
+            drop(store);
+            damage();
+            let store = Store::open(root).unwrap();
+            assert!(store.begins_anew() && store.has_blob(&blob));
+            assert_eq!(store.memo("n", "k").unwrap(), None);
+            assert_eq!(fs::read_dir(root.join("snapshots")).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
+    fn a_damaged_database_stays_while_it_is_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let failed = || rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), None);
+        let error = store.database().with(|_| Err::<(), _>(failed())).unwrap_err();
+        assert!(error.to_string().contains("begins with an empty cache"), "{error}");
+        assert!(Store::open(directory.path()).is_err_and(|error| error.is_damaged_database()));
+        drop(store);
+        std::thread::scope(|scope| {
+            let opened: Vec<_> = (0..8).map(|_| scope.spawn(|| Store::open(directory.path()).unwrap())).collect();
+            let anew = opened.into_iter().map(|store| store.join().unwrap().begins_anew());
+            assert_eq!(anew.filter(|anew| *anew).count(), 1);
+        });
+    }
+
+    #[test]
+    fn what_is_missing_is_made() {
+        let directory = tempfile::tempdir().unwrap();
+        Store::open(directory.path()).unwrap().file_digests(Path::new("/c"));
+        fs::write(directory.path().join("digests-1"), "").unwrap();
+        fs::remove_file(directory.path().join("oci-layout")).unwrap();
+        fs::remove_file(directory.path().join("index.json")).unwrap();
+        assert!(Store::open(directory.path()).unwrap().images().unwrap().is_empty());
     }
 
     #[test]

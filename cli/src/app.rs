@@ -49,6 +49,13 @@ impl App {
             let _ = writeln!(std::io::stderr(), "note: {notice}");
         }
         let store = open(&root)?;
+        if store.begins_anew() {
+            let _ = writeln!(
+                std::io::stderr(),
+                "note: the database of {} was damaged: the cache is empty now, images are all there",
+                root.display()
+            );
+        }
         let snapshots = Snapshots::new(store.clone(), privileges);
         snapshots.check_fitness()?;
         Ok(App { config, store, launcher, snapshots, is_root })
