@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::lock::FileLock;
 use crate::store::{Store, random_name};
 use oci::Digest;
+use oci::codec::HashingReader;
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -16,7 +17,21 @@ impl Store {
 
     pub fn has_blob(&self, digest: &Digest) -> bool {
         self.rely_on(&digest.to_string());
-        self.blob_path(digest).exists()
+        self.blob_path(digest).is_file()
+    }
+
+    /// Whether a blob's content is another one than its digest says. Such a blob is dropped, so that it is fetched or made again (R11 row 9).
+    pub fn drop_if_damaged(&self, digest: &Digest) -> bool {
+        let path = self.blob_path(digest);
+        let read = File::open(&path).and_then(|file| {
+            let mut reader = HashingReader::new(file);
+            io::copy(&mut reader, &mut io::sink()).map(|_| reader.finish().1)
+        });
+        let is_damaged = match read {
+            Ok(found) => found != *digest,
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        };
+        is_damaged && self.discard(&path).is_some()
     }
 
     pub fn open_blob(&self, digest: &Digest) -> Result<File> {
@@ -111,7 +126,14 @@ impl BlobWriter {
         }
         let place = self.store.blob_path(&digest);
         self.store.makes(&digest.to_string(), self.length);
-        fs::rename(&self.path, &place).map_err(Error::io("store the blob", &place))?;
+        let renamed = fs::rename(&self.path, &place).or_else(|error| match error.kind() {
+            // Somebody has put something else there.
+            io::ErrorKind::IsADirectory => {
+                self.store.discard(&place).map_or(Err(error), |_| fs::rename(&self.path, &place))
+            }
+            _ => Err(error),
+        });
+        renamed.map_err(Error::io("store the blob", &place))?;
         self.committed = true;
         Ok((digest, self.length))
     }
@@ -157,5 +179,21 @@ mod tests {
         fs::write(store.blob_path(&digest), b"CONTENT").unwrap();
         assert!(matches!(store.read_blob(&digest, 100), Err(Error::WrongDigest { .. })));
         assert!(!store.has_blob(&digest));
+    }
+
+    /// R11 row 9.
+    #[test]
+    fn damaged_blobs_are_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let digest = store.put_blob(b"content").unwrap();
+        assert!(!store.drop_if_damaged(&digest) && store.has_blob(&digest));
+        fs::write(store.blob_path(&digest), b"contenu").unwrap();
+        assert!(store.drop_if_damaged(&digest) && !store.has_blob(&digest));
+        assert!(!store.drop_if_damaged(&digest), "there is none");
+        fs::create_dir(store.blob_path(&digest)).unwrap();
+        assert!(!store.has_blob(&digest));
+        assert_eq!(store.put_blob(b"content").unwrap(), digest);
+        assert_eq!(store.read_blob(&digest, 100).unwrap(), b"content");
     }
 }

@@ -120,6 +120,7 @@ impl App {
                 let resolved = images.stored(&image.descriptor, &reference, wanted)?;
                 (reference, resolved.ok_or_else(|| no_platform(word, wanted))?)
             }
+            Err(error @ CliError::Failed(_)) if self.store.images().is_err() => return Err(error),
             _ => {
                 let reference = reference(word)?;
                 let resolved = images.resolve(&reference, wanted).await?;

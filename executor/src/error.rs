@@ -83,7 +83,9 @@ pub enum Error {
     NoContext(String),
     #[error("this step needs files where it was given a directory of the client, or the reverse")]
     WrongInput,
-    #[error("cannot write {path}: {source}")]
+    #[error("blob {0} of the store was damaged, and is dropped: build, pull or load its image again")]
+    DamagedBlob(oci::Digest),
+    #[error("cannot write {path}: {source}{}", advice(source))]
     Write { path: String, source: io::Error },
     #[error("a thread of the build ended early: {0}")]
     ThreadGone(String),
@@ -109,6 +111,18 @@ impl Error {
         matches!(self, Error::ContextChanged | Error::File(crate::fileop::Error::Changed { .. }))
     }
 
+    /// A layer's blob is not what it should be.
+    pub(crate) fn is_of_content(&self) -> bool {
+        use oci::layer::Error as LayerError;
+        matches!(
+            self,
+            Error::WrongDiffId { .. }
+                | Error::ReadLayer(_)
+                | Error::DamagedBlob(_)
+                | Error::Layer(LayerError::Input(_) | LayerError::InvalidTar { .. } | LayerError::InvalidEntry { .. })
+        )
+    }
+
     /// Writing to the user failed.
     pub fn output(source: io::Error) -> Error {
         Error::Write { path: "the output".into(), source }
@@ -116,6 +130,15 @@ impl Error {
 
     pub(crate) fn write(path: impl std::fmt::Display) -> impl FnOnce(io::Error) -> Error {
         move |source| Error::Write { path: path.to_string(), source }
+    }
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            " (free some space; `rbuild prune` frees what the build cache takes)"
+        }
+        _ => "",
     }
 }
 

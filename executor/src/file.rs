@@ -40,8 +40,9 @@ impl LocalWorker {
                 copied,
                 into,
                 unpacked: false,
+                adopt,
             };
-            step.run(&contributions, adopt)
+            step.run(&contributions)
         })
         .await
     }
@@ -65,10 +66,12 @@ struct FileStep<'a> {
     into: Option<Vec<u8>>,
     /// Something was an archive.
     unpacked: bool,
+    /// Earlier layers may be made use of.
+    adopt: bool,
 }
 
 impl FileStep<'_> {
-    fn run(mut self, contributions: &[ContentId], adopt: bool) -> Result<Value> {
+    fn run(mut self, contributions: &[ContentId]) -> Result<Value> {
         for action in &self.file.actions {
             if std::mem::take(&mut self.is_behind) {
                 self.worker.snapshots.refresh(&mut self.draft)?;
@@ -93,7 +96,7 @@ impl FileStep<'_> {
             // A copy is found without them (D23.3).
             self.draft.leave_out_times();
         }
-        let stack = self.worker.snapshots.commit_knowing(self.draft, adopt, self.into.as_deref())?;
+        let stack = self.worker.snapshots.commit_knowing(self.draft, self.adopt, self.into.as_deref())?;
         if let (Some(into), Some(layer), Some(Value::Local(context))) =
             (self.into, stack.layers().last(), self.inputs.get(1))
         {
@@ -116,7 +119,8 @@ impl FileStep<'_> {
         };
         // A layer has one book, so only the digests of a single copy are written down.
         let booked = context.filter(|_| self.file.actions.len() == 1);
-        let previous = booked.and_then(|context| self.worker.copies().previous(self.file, context));
+        let previous =
+            booked.filter(|_| self.adopt).and_then(|context| self.worker.copies().previous(self.file, context));
         let book = booked.and_then(|_| BookWriter::create(&stage.digests()).ok());
         let mut listing = Listing::default();
         let request = CopyRequest {

@@ -320,6 +320,15 @@ impl Snapshots {
     }
 
     fn unpack_blob(&self, digest: &oci::Digest, diff_id: DiffId, below: &Stack) -> Result<Unpacked> {
+        let unpacked = self.try_unpack_blob(digest, diff_id, below);
+        // It may be that the blob is good, and what was said of it wrong.
+        if unpacked.as_ref().is_err_and(Error::is_of_content) && self.store.drop_if_damaged(digest) {
+            return Err(Error::DamagedBlob(*digest));
+        }
+        unpacked
+    }
+
+    fn try_unpack_blob(&self, digest: &oci::Digest, diff_id: DiffId, below: &Stack) -> Result<Unpacked> {
         let blob = self.store.open_blob(digest)?;
         let attempt = self.begin()?;
         let destination = mount::open_directory(attempt.upper())?;

@@ -10,6 +10,7 @@ mod build;
 mod check;
 mod containers;
 mod contexts;
+mod damage;
 mod debug;
 mod edits;
 mod errors;

@@ -26,7 +26,7 @@ pub fn write(
     out: &mut impl Write,
 ) -> Result<()> {
     oci::archive::write_oci(&archive_images(images), &|digest| open(store, digest), options, out)
-        .map_err(|error| Error::Export(error.to_string()))
+        .map_err(|error| failed(store, &error))
 }
 
 /// Adds images to an OCI layout, made if it is missing.
@@ -37,7 +37,18 @@ pub fn write_directory(
     directory: &Path,
 ) -> Result<()> {
     oci::archive::write_directory(&archive_images(images), &|digest| open(store, digest), options, directory)
-        .map_err(|error| Error::Export(error.to_string()))
+        .map_err(|error| failed(store, &error))
+}
+
+/// A blob that is not what it should be is dropped.
+fn failed(store: &Store, error: &oci::archive::Error) -> Error {
+    use oci::archive::Error::{DigestMismatch, SizeMismatch};
+    match error {
+        DigestMismatch { expected: digest, .. } | SizeMismatch { digest, .. } if store.drop_if_damaged(digest) => {
+            Error::DamagedBlob(*digest)
+        }
+        error => Error::Export(error.to_string()),
+    }
 }
 
 fn archive_images(images: &[(Vec<String>, Descriptor)]) -> Vec<ArchiveImage> {

@@ -305,10 +305,11 @@ fn write_changes(
     let encoder = Encoder::new(blob, options.compression);
     let mut tar = BufWriter::with_capacity(256 * 1024, HashingWriter::new(encoder));
     oci::layer::write_tar(changes, upper, &TarOptions { times }, &mut tar)?;
-    tar.flush().map_err(Error::write("a layer"))?;
-    let hashing = tar.into_inner().map_err(|error| Error::write("a layer")(error.into_error()))?;
+    let failed = || Error::write(format!("a layer to {}", store.root().display()));
+    tar.flush().map_err(failed())?;
+    let hashing = tar.into_inner().map_err(|error| failed()(error.into_error()))?;
     let (encoder, diff_id, _) = hashing.finish();
-    let blob = encoder.finish().map_err(Error::write("a layer"))?;
+    let blob = encoder.finish().map_err(failed())?;
     let (digest, size) = blob.commit(None)?;
     Ok(LayerBlob { diff_id: DiffId(diff_id), digest, size })
 }

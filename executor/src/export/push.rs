@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use cache::Store;
-use oci::codec::{Compression, Encoder};
+use oci::codec::{Compression, Encoder, HashingReader};
 use oci::layout::is_index;
 use oci::registry::Client;
 use oci::{Descriptor, Digest, ImageIndex, ImageManifest, Reference};
@@ -98,10 +98,16 @@ fn compress(store: &Store, diff_id: &Digest) -> Result<(Digest, u64)> {
     {
         return Ok((digest, size));
     }
-    let mut plain = store.open_blob(diff_id)?;
+    let failed = || Error::write(format!("a layer to {}", store.root().display()));
+    let mut plain = HashingReader::new(store.open_blob(diff_id)?);
     let mut encoder = Encoder::new(store.blob_writer()?, Compression::GZIP);
-    std::io::copy(&mut plain, &mut encoder).map_err(Error::write("a layer"))?;
-    let blob = encoder.finish().map_err(Error::write("a layer"))?.commit(None)?;
+    std::io::copy(&mut plain, &mut encoder).map_err(failed())?;
+    let blob = encoder.finish().map_err(failed())?;
+    if plain.finish().1 != *diff_id {
+        store.drop_if_damaged(diff_id);
+        return Err(Error::DamagedBlob(*diff_id));
+    }
+    let blob = blob.commit(None)?;
     store.put_memo(namespace, &key, &serde_json::to_vec(&blob).unwrap_or_default())?;
     Ok(blob)
 }
@@ -143,7 +149,12 @@ async fn push_blob(
             task.status(digest.to_string(), sent, size, false);
         }
     };
-    client.push_blob(reference, digest, size, others, &open, &mut progress).await?;
+    let pushed = client.push_blob(reference, digest, size, others, &open, &mut progress).await;
+    // A registry says no more than that it does not want it.
+    if pushed.is_err() && store.drop_if_damaged(&digest) {
+        return Err(Error::DamagedBlob(digest));
+    }
+    pushed?;
     task.status(digest.to_string(), size, size, true);
     Ok(())
 }

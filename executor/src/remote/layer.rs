@@ -144,14 +144,9 @@ impl<W: Write> Write for Bounded<W> {
 
 /// Makes a layer's directory from its blob, which is in the store. From then on the step's result is the store's own.
 pub(crate) fn unpack(snapshots: &Snapshots, layer: &Layer, cached: &CachedLayer, below: &Stack) -> Result<()> {
-    use oci::layer::Error as LayerError;
     snapshots.unpack_cached(layer, cached, below).map_err(|error| match error {
-        // What the cache sent is wrong. Anything else is wrong here.
-        Error::WrongDiffId { .. }
-        | Error::ReadLayer(_)
-        | Error::Layer(LayerError::Input(_) | LayerError::InvalidTar { .. } | LayerError::InvalidEntry { .. }) => {
-            cached.unavailable(Some(error.to_string())).into()
-        }
+        // What the cache sent is wrong, or what became of it. Anything else is wrong here.
+        error if error.is_of_content() => cached.unavailable(Some(error.to_string())).into(),
         error => error,
     })?;
     let store = snapshots.store();

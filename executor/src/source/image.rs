@@ -40,7 +40,7 @@ impl Images {
     /// What `reference` stands for: an image of the store, one that an earlier build resolved, or the registry's.
     async fn find(&self, reference: &Reference, platform: &Platform) -> Result<ResolvedImage> {
         let memo = format!("{reference} {platform}");
-        let (mut is_here, mut other_platform) = (false, None);
+        let (mut is_here, mut other_platform, mut damage) = (false, None, None);
         if let Some(digest) = reference.digest() {
             other_platform = self.pinned(reference, digest, platform)?;
             if let Some(image) = other_platform.take_if(|image| platform.matches(&image.config.platform())) {
@@ -48,9 +48,14 @@ impl Images {
             }
         }
         if !self.pull {
-            if let Ok(found) = self.store.find(&reference.to_string(), Some(&reference.to_string())) {
-                is_here = true;
-                other_platform = self.stored(&found.image.descriptor, reference, platform)?;
+            match self.store.find(&reference.to_string(), Some(&reference.to_string())) {
+                Ok(found) => match self.stored(&found.image.descriptor, reference, platform) {
+                    Ok(stored) => (is_here, other_platform) = (true, stored),
+                    // The registry may have what is not here any more (R11 rows 9 and 10).
+                    Err(error) => damage = Some(error),
+                },
+                Err(cache::Error::NoImage(_) | cache::Error::AmbiguousId(_)) => {}
+                Err(error) => return Err(error.into()),
             }
             if let Some(image) = other_platform.take_if(|image| platform.matches(&image.config.platform())) {
                 return Ok(image);
@@ -69,7 +74,7 @@ impl Images {
             (Err(_), None) if is_here => {
                 return Err(Error::NoPlatform { reference: reference.to_string(), platform: platform.to_string() });
             }
-            (Err(error), None) => return Err(error),
+            (Err(error), None) => return Err(damage.unwrap_or(error)),
         };
         let digests = serde_json::to_vec(&(image.manifest, image.digest)).unwrap_or_default();
         self.store.put_memo(MEMO, &memo, &digests)?;

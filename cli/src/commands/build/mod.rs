@@ -241,7 +241,7 @@ async fn build(
             },
             // What a remote cache promised and cannot give, steps do.
             Err(error) if remote.discard(error.source.as_ref(), events) => {}
-            Err(error) => return failed(error, args, &definition),
+            Err(error) => return failed(error, args, &definition, &app.store),
         }
     };
     worker.remove_scope()?;
@@ -275,7 +275,7 @@ async fn build(
         let second = Second { app, request, graph: &graph, sources, schedule, events, began };
         match second.build(&results).await {
             Ok(second) => second.compare(&parts)?,
-            Err(error) => return failed(error, args, &definition),
+            Err(error) => return failed(error, args, &definition, &app.store),
         }
     }
     let mut built = None;
@@ -302,10 +302,12 @@ async fn build(
 }
 
 /// What becomes of a build in which a step failed.
-fn failed(error: SolveError, args: &BuildArgs, definition: &Definition) -> Result<Outcome> {
+fn failed(error: SolveError, args: &BuildArgs, definition: &Definition, store: &::cache::Store) -> Result<Outcome> {
     let SolveError { span, name, source } = error;
     let mut failure = definition.error(span, source.to_string()).of_build();
-    if is_full_disk(source.as_ref()) && !failure.message().contains("rbuild prune") {
+    // A program that found no room says so in its own words.
+    let is_full = || store.disk().is_ok_and(|disk| disk.free < 1 << 16);
+    if (is_full_disk(source.as_ref()) || is_full()) && !failure.message().contains("rbuild prune") {
         failure = failure.with_note("`rbuild prune` frees space that the build cache takes".into());
     }
     match source.downcast().map(|source| *source) {
