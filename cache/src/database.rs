@@ -143,8 +143,7 @@ fn connect(path: &Path) -> Result<Connection> {
     };
     let found = format(&connection)?;
     if found == 0 {
-        // The write-ahead log needs shared memory, which network file systems do not have.
-        let journal = if is_local(path) { "WAL" } else { "DELETE" };
+        let journal = if can_share_memory(path) { "WAL" } else { "DELETE" };
         connection.pragma_update(None, "journal_mode", journal).map_err(failed)?;
     }
     if found < FORMAT {
@@ -169,14 +168,17 @@ fn connect(path: &Path) -> Result<Connection> {
     }
 }
 
-fn is_local(path: &Path) -> bool {
+/// What the write-ahead log needs. Network file systems do not have it. Where blocks are smaller than pages, SQLite gets only the last block of each page
+/// before it writes to the page: on a full disk the kernel would end the process with SIGBUS then (R11 row 2).
+fn can_share_memory(path: &Path) -> bool {
+    const PAGE: i64 = 4096;
     const NFS: i64 = 0x6969;
     const NINE_P: i64 = 0x0102_1997;
     const VIRTIOFS: i64 = 0x6573_5546;
     const SMB: i64 = 0xff53_4d42;
     let directory = path.parent().unwrap_or(path);
     match rustix::fs::statfs(directory) {
-        Ok(stat) => ![NFS, NINE_P, VIRTIOFS, SMB].contains(&stat.f_type),
+        Ok(stat) => ![NFS, NINE_P, VIRTIOFS, SMB].contains(&stat.f_type) && stat.f_bsize >= PAGE,
         Err(_) => false,
     }
 }

@@ -16,6 +16,7 @@ mod edits;
 mod errors;
 mod explain;
 mod fmt;
+mod full;
 mod harness;
 mod images;
 mod interplay;
