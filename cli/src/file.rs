@@ -11,16 +11,17 @@ pub type Writer<'a> = BufWriter<Box<dyn Write + 'a>>;
 /// Writes a file that is whole or not there.
 pub fn to_file(path: &Path, write: impl FnOnce(&mut Writer) -> executor::error::Result<()>) -> Result<()> {
     let failed = |error: std::io::Error| CliError::Failed(format!("cannot write {}: {error}", path.display()));
+    let not_written = |error: executor::Error| CliError::Failed(format!("{}: {error}", path.display()));
     // Pipes and devices cannot be renamed over.
     if path.exists() && !path.is_file() {
         let file = std::fs::OpenOptions::new().write(true).open(path).map_err(failed)?;
         let mut out: Writer = BufWriter::new(Box::new(file));
-        write(&mut out)?;
+        write(&mut out).map_err(not_written)?;
         return out.flush().map_err(failed);
     }
     let mut file = beside(path).map_err(failed)?;
     let mut out: Writer = BufWriter::with_capacity(256 * 1024, Box::new(UntilInterrupted(file.as_file_mut())));
-    write(&mut out)?;
+    write(&mut out).map_err(not_written)?;
     out.flush().map_err(failed)?;
     drop(out);
     put(file, path).map_err(failed)

@@ -63,5 +63,9 @@ fn open(store: &Store, digest: &Digest) -> io::Result<(u64, Box<dyn Read>)> {
 
 /// Reads an archive's images into the store. They have no names in it yet.
 pub fn read(store: &Store, archive: impl Read + Send) -> Result<Vec<ArchiveImage>> {
-    oci::archive::read_tar(archive, &mut StoreSink(store)).map_err(|error| Error::Export(error.to_string()))
+    use oci::archive::Error::Io;
+    oci::archive::read_tar(archive, &mut StoreSink(store)).map_err(|error| match error {
+        Io { action: "store", source, .. } => Error::write(format!("an image to {}", store.root().display()))(source),
+        error => Error::Export(error.to_string()),
+    })
 }
