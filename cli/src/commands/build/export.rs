@@ -122,7 +122,8 @@ impl Exporter<'_> {
             }
             OutputSpec::Local { directory, split, epoch } => {
                 let (trees, placing) = (self.files(task).await?, self.placing(*split));
-                trees.to_directory(placing, self.file_times(*epoch), directory)?;
+                let failed = |error| CliError::Failed(format!("{}: {error}", directory.display()));
+                trees.to_directory(placing, self.file_times(*epoch), directory).map_err(failed)?;
                 Ok(None)
             }
             OutputSpec::Tar { destination, split, epoch } => {
