@@ -43,7 +43,7 @@ unit:
 	scripts/cargo-test --workspace --exclude cli
 
 e2e:
-	scripts/packages gcc busybox-static uidmap qemu-user-static docker-registry skopeo umoci buildah procps curl git openssh-server openssh-client xz-utils zstd bzip2 passt python3 python3-pip chromium graphviz
+	scripts/packages gcc busybox-static uidmap qemu-user-static docker-registry skopeo umoci buildah procps curl git openssh-server openssh-client xz-utils zstd bzip2 passt python3 python3-pip chromium graphviz e2fsprogs
 	scripts/e2e
 
 ## fuzz: the parser and the reader of archives against hostile input, FUZZ_SECONDS for each target
