@@ -171,7 +171,9 @@ fn an_isolated_network_reaches_out_but_not_the_host_s_loopback() {
         assert_eq!(lines.pop().as_ref(), lines.get(2), "one network for the whole build: {}", outcome.stderr);
         lines
     };
-    assert_eq!(lines[..2], ["outer", "outer"], "{lines:?}");
+    // Some versions of pasta deliver a short answer more than once.
+    let is_answer = |line: &String| !line.is_empty() && line.replace("outer", "").is_empty();
+    assert!(lines[..2].iter().all(is_answer), "{lines:?}");
     assert!(lines[2].starts_with("net:[") && lines[2] != own_namespace(), "{lines:?}");
     assert_eq!(lines[3], "2", "lo and one that leads out: {lines:?}");
     assert_eq!(lines.len(), 5, "{lines:?}");
