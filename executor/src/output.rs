@@ -170,6 +170,12 @@ impl Limit {
         let by_speed = self.max_speed.map(|speed| (speed * (elapsed.as_secs() + 1), "200KiB/s"));
         let by_size = self.max_size.map(|size| (size, "2MiB"));
         let crossed = [by_size, by_speed].into_iter().flatten().find(|(most, _)| self.sent + length > *most);
+        if let (Some(crossed), Some(by_size)) = (crossed, by_size)
+            && crossed == by_size
+        {
+            // For good: something shorter, which would still fit, comes no more either.
+            self.sent = by_size.0;
+        }
         match crossed {
             None => {
                 self.sent += length;
@@ -214,5 +220,6 @@ mod tests {
             matches!(limit.check(100 << 10, 10 * second), Verdict::Clip(text) if text.ends_with(b"2MiB reached]\n"))
         );
         assert_eq!(limit.check(100 << 10, 100 * second), Verdict::Drop, "size: for good");
+        assert_eq!(limit.check(1, 100 * second), Verdict::Drop, "however short");
     }
 }
